@@ -1,0 +1,57 @@
+"""Writes files whole or not at all, so that a full disk or an interrupt never costs the old one."""
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from scaffoldlab.errors import ScaffoldError
+
+_NEXT = {
+    errno.ENOSPC: "Free space on that disk",
+    errno.EDQUOT: "Free space in your quota",
+    errno.EACCES: "Make the folder writable",
+    errno.EPERM: "Make the folder writable",
+    errno.EROFS: "That disk is read-only",
+}
+
+
+def write_atomic(path: str | os.PathLike[str], data: bytes | str | Callable[[BinaryIO], object]) -> None:
+    """Writes a file so that at every moment, also after a crash, the path holds the old or the new content.
+
+    Args:
+        path: File to write; missing folders above it are made, a symbolic link stays one.
+        data: The content, text as UTF-8, or a function that writes it to the open binary file it is given.
+
+    Raises:
+        ScaffoldError: The file cannot be written. The old one is unchanged and nothing else is left behind.
+    """
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")  # same folder: a rename is atomic on one disk only
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            if callable(data):
+                data(file)
+            else:
+                file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except OSError as error:
+        raise ScaffoldError(
+            f"{path}: could not be written ({error.strerror or error}); what was there before is unchanged. "
+            f"{_NEXT.get(error.errno or 0, 'Check the path')}, or write to another folder."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+    with contextlib.suppress(OSError):  # the rename itself reaches the disk; not every system can
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

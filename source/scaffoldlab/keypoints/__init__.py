@@ -1,0 +1,1 @@
+"""Keypoints: what one is, how a pixel becomes one, and how far the tracked ones are from the plan."""

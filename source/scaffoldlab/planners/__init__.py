@@ -1,0 +1,1 @@
+"""Who plans: the scripted oracle, a vision-language model, or its recorded replies."""

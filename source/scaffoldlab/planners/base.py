@@ -1,0 +1,72 @@
+"""What a planner is: a picture, a sentence and an initial state in, waypoints of keypoints and hand out."""
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from scaffoldlab.camera import RgbdImage
+from scaffoldlab.keypoints.keypoint import Keypoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRequest:
+    """Everything a planner may look at for one plan. Positions are in the env frame [m], x forward, y left, z up.
+
+    Attributes:
+        index: Number of the plan in its library; with ``seed`` it fixes every random choice.
+        seed: Seed of the library.
+        task: Name of the task.
+        instruction: The sentence, e.g. ``"Move the apple to the cutting board."``.
+        keypoint_names: Names in the order of the task.
+        activity: What the hand does, for "controlling a robot hand to ...".
+        steps: The task sentences of the trajectory prompt.
+        waypoint_count: n, waypoints asked for.
+        hand_e: Initial hand point, shape (3,).
+        keypoints: The task's own keypoints (used by the oracle; names only by a model).
+        keypoints_e: Their true initial positions, shape (K, 3) (used by the oracle only).
+        image: Picture of the initial state, or None when the planner needs none.
+    """
+
+    index: int
+    seed: int
+    task: str
+    instruction: str
+    keypoint_names: tuple[str, ...]
+    activity: str
+    steps: tuple[str, ...]
+    waypoint_count: int
+    hand_e: np.ndarray
+    keypoints: tuple[Keypoint, ...]
+    keypoints_e: np.ndarray
+    image: RgbdImage | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waypoints:
+    """A planner's answer, in the env frame [m]; nothing in it is trusted before validation.
+
+    Attributes:
+        keypoints_e: Keypoint waypoints, shape (n, K, 3).
+        hand_e: Hand-point waypoints, shape (n, 3).
+        located_e: Where the planner saw the keypoints at the start, shape (K, 3).
+        pixels: The same in the image [px], shape (K, 2) as (u, v), or None when it saw none.
+        source: Provenance to keep with the plan: planner, model, ledger ids, attempts, ...
+    """
+
+    keypoints_e: np.ndarray
+    hand_e: np.ndarray
+    located_e: np.ndarray
+    pixels: np.ndarray | None = None
+    source: dict[str, Any] = field(default_factory=dict)
+
+
+class Planner(Protocol):
+    """Makes the waypoints of one plan; safe to call from several threads."""
+
+    name: str
+    needs_image: bool
+
+    def plan(self, request: PlanRequest) -> Waypoints:
+        """Returns waypoints, or raises a ScaffoldError that says why there are none."""
+        ...

@@ -1,0 +1,271 @@
+"""The vlm planner: a vision-language model points at the keypoints, then writes how they and the hand move."""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from scaffoldlab.camera import RgbdImage
+from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.planners.base import PlanRequest, Waypoints
+from scaffoldlab.planners.endpoint import Call, ChatEndpoint, OpenAIEndpoint, Reply, image_url
+from scaffoldlab.planners.ledger import Ledger
+from scaffoldlab.planners.meter import Meter
+from scaffoldlab.planners.points import point_convention
+from scaffoldlab.planners.reply import RESERVED_NAMES, RejectedReply, read_names, read_points, read_trajectory
+from scaffoldlab.planners.settings import VlmSettings
+
+type Check = Callable[[PlanRequest, Waypoints], list[str]]
+"""Reasons why waypoints are no plan, empty if they are one; see :mod:`scaffoldlab.plans.validation`."""
+
+type Examples = Callable[[PlanRequest], Sequence[Waypoints]]
+"""Waypoints that succeeded before, to show to the model (Scaffolds, section 3.2, few-shot improvement)."""
+
+
+class VlmPlanner:
+    """Plans with a vision-language model (Scaffolds, section 3.2); safe to call from several threads.
+
+    A plan takes two queries: the pixels of the keypoints, lifted through the depth image, then the waypoints. A
+    reply that cannot be used is sent back with the reasons.
+
+    Args:
+        endpoint: Who answers.
+        settings: Parameters, retries, prices and caps.
+        ledger: Records every call; one that was accepted before is not made again. None keeps no record.
+        name: ``"vlm"``, or ``"replay"`` when a ledger answers.
+        check: Reasons why waypoints are no plan; they count as reasons against the reply.
+        examples: Waypoints to show in the trajectory prompt, always the same for the same request.
+    """
+
+    needs_image = True
+
+    def __init__(
+        self,
+        endpoint: ChatEndpoint,
+        settings: VlmSettings,
+        *,
+        ledger: Ledger | None = None,
+        name: str = "vlm",
+        check: Check | None = None,
+        examples: Examples | None = None,
+    ) -> None:
+        self.name = name
+        self.points = point_convention(settings.points, endpoint.model)
+        self._model, self._settings, self._ledger = endpoint.model, settings, ledger
+        self._check, self._examples = check, examples
+        self._meter = Meter(endpoint, ledger, settings)
+
+    def plan(self, request: PlanRequest) -> Waypoints:
+        """Makes the waypoints of one plan.
+
+        Raises:
+            ScaffoldError: There is no image, the endpoint does not answer, the budget is used up, or no reply was
+                usable; every call that was made is in the ledger.
+        """
+        if request.image is None:
+            raise ScaffoldError(f"{request.task}, plan {request.index}: the {self.name} planner needs an image.")
+        if reserved := set(request.keypoint_names) & set(RESERVED_NAMES):
+            raise ScaffoldError(f"{request.task}: no keypoint may be called {' or '.join(sorted(reserved))}.")
+        (pixels, located_e), pointing = self._locate(request, request.image)
+        waypoints, trajectory = self._move(request, pixels, located_e)
+        return replace(waypoints, source=self._source([*pointing, *trajectory]))
+
+    def keypoint_names(self, task: str, image: RgbdImage) -> tuple[str, ...]:
+        """Asks for the keypoints that a task needs (Scaffolds, appendix H.1).
+
+        Args:
+            task: Completes "a robot hand has to ...", e.g. ``"put the apple on the cutting board"``.
+            image: Picture of the scene.
+        """
+        sent = sent_image(image.rgb, self._settings.image_size)
+        call = self._call("elicitation", task, 0, 0, prompt("elicitation", task=task), sent)
+        return self._query(call, read_names)[0]
+
+    def _locate(self, request: PlanRequest, image: RgbdImage) -> tuple[tuple[np.ndarray, np.ndarray], list[Reply]]:
+        """Pixels of the keypoints, shape (K, 2), and their points in the env frame [m], shape (K, 3)."""
+        sent = sent_image(image.rgb, self._settings.image_size)
+        names = request.keypoint_names
+
+        def read(text: str) -> tuple[np.ndarray, np.ndarray]:
+            fractions = read_points(text, names, self.points, sent.shape[1], sent.shape[0])
+            pixels = fractions * (image.camera.width, image.camera.height)
+            located_e, reasons = [], []
+            for name, pixel in zip(names, pixels, strict=True):
+                try:
+                    located_e.append(image.lift(pixel[None])[0])
+                except ScaffoldError as error:
+                    reasons.append(f"{json.dumps(name)} cannot be located in depth: {error}")
+            if reasons:
+                raise RejectedReply(reasons)
+            return pixels, np.stack(located_e)
+
+        text = prompt("pointing", instruction=request.instruction, names=names, points=self.points)
+        return self._query(self._call("keypoints", request.task, request.seed, request.index, text, sent), read)
+
+    def _move(self, request: PlanRequest, pixels: np.ndarray, located_e: np.ndarray) -> tuple[Waypoints, list[Reply]]:
+        """Waypoints of the keypoints and the hand, without provenance."""
+        names, origin_e = request.keypoint_names, located_e[0]
+
+        def read(text: str) -> Waypoints:
+            keypoints, hand = read_trajectory(text, names, request.waypoint_count)
+            keypoints_e, hand_e = origin_e + keypoints, origin_e + hand
+            keypoints_e[0], hand_e[0] = located_e, request.hand_e  # the model saw them rounded to 1 cm
+            waypoints = Waypoints(keypoints_e=keypoints_e, hand_e=hand_e, located_e=located_e, pixels=pixels)
+            if reasons := self._check(request, waypoints) if self._check else []:
+                raise RejectedReply(reasons)
+            return waypoints
+
+        examples = self._examples(request) if self._examples else ()
+        text = prompt(
+            "trajectory",
+            names=(*names, "hand"),
+            activity=request.activity,
+            steps=request.steps,
+            count=request.waypoint_count,
+            start=relative(names, located_e[None], request.hand_e[None])[0],
+            examples=[relative(names, e.keypoints_e, e.hand_e) for e in examples],
+        )
+        return self._query(self._call("trajectory", request.task, request.seed, request.index, text), read)
+
+    def _call(self, kind: Any, task: str, seed: int, index: int, text: str, image: np.ndarray | None = None) -> Call:
+        content: list[dict[str, Any]] = [{"type": "text", "text": text}]
+        images = {} if image is None else {image_url(image): image}
+        content = [*({"type": "image_url", "image_url": {"url": url}} for url in images), *content]
+        settings = self._settings
+        return Call(
+            kind=kind,
+            task=task,
+            seed=seed,
+            index=index,
+            model=self._model,
+            parameters=settings.trajectory_parameters if kind == "trajectory" else settings.keypoint_parameters,
+            messages=({"role": "user", "content": content if images else text},),
+            images=images,
+            points=self.points.name if kind == "keypoints" else None,
+        )
+
+    def _query[T](self, call: Call, read: Callable[[str], T]) -> tuple[T, list[Reply]]:
+        """Asks until a reply can be read, at most once more per repair; the answer and all its replies."""
+        replies: list[Reply] = []
+        while True:
+            reply = self._meter.ask(call)
+            replies.append(reply)
+            try:
+                answer = read(reply.text)
+            except RejectedReply as error:
+                cut = ["It was cut off at the token limit: be brief."] if reply.finish == "length" else []
+                reasons = [*error.reasons, *cut]
+            except BaseException:  # a reply is paid for, so it is recorded whatever happens
+                self._meter.settle(call, reply, ["The reply was not judged: planning stopped."])
+                raise
+            else:
+                self._meter.settle(call, reply, ())
+                return answer, replies
+            self._meter.settle(call, reply, reasons)
+            if call.turn >= self._settings.repairs:
+                raise self._unusable(call, replies, reasons)
+            said = {"role": "assistant", "content": reply.text or "(no answer)"}
+            asked = {"role": "user", "content": prompt("repair", reasons=reasons)}
+            call = replace(call, turn=call.turn + 1, messages=(*call.messages, said, asked), repairs=reply.id)
+
+    def _unusable(self, call: Call, replies: list[Reply], reasons: list[str]) -> ScaffoldError:
+        ids = ", ".join(reply.id for reply in replies if reply.id)
+        where = f" Prompts and replies: {self._ledger.path}, ids {ids}." if self._ledger else ""
+        return ScaffoldError(
+            f"{call.task}, plan {call.index}: {call.model} gave no usable answer to the {call.kind} query in "
+            f"{len(replies)} replies. The last one: {' '.join(reasons)}{where} "
+            "Run again to ask anew, or use another model."
+        )
+
+    def _source(self, replies: list[Reply]) -> dict[str, Any]:
+        costs = [reply.cost_usd for reply in replies]
+        return {
+            "planner": self.name,
+            "model": self._model,
+            "points": self.points.name,
+            "calls": [reply.id for reply in replies],
+            "repairs": len(replies) - 2,
+            "retries": sum(reply.attempt for reply in replies),
+            "tokens_in": sum(reply.tokens_in or 0 for reply in replies),
+            "tokens_out": sum(reply.tokens_out or 0 for reply in replies),
+            "cost_usd": None if None in costs else sum(cost or 0.0 for cost in costs),
+        } | ({} if all(reply.exact for reply in replies) else {"prompt_differs": True})
+
+
+def vlm_planner(
+    settings: VlmSettings,
+    *,
+    ledger: str | os.PathLike[str] | None = None,
+    check: Check | None = None,
+    examples: Examples | None = None,
+) -> VlmPlanner:
+    """A planner that asks the endpoint of the settings or of the environment.
+
+    Args:
+        settings: Endpoint, model, parameters, retries, prices and caps.
+        ledger: File that records every call. If it exists it is continued, and no accepted call is paid twice.
+        check: Reasons why waypoints are no plan.
+        examples: Waypoints to show in the trajectory prompt.
+
+    Raises:
+        ScaffoldError: There is no endpoint or model, or the ledger cannot be opened.
+    """
+    endpoint = OpenAIEndpoint(settings.base_url, settings.model, timeout_s=settings.timeout_s)
+    book = Ledger.open(ledger) if ledger is not None else None
+    return VlmPlanner(endpoint, settings, ledger=book, check=check, examples=examples)
+
+
+def prompt(name: str, **values: Any) -> str:
+    """Renders one of the prompts: elicitation, pointing, trajectory or repair."""
+    return _prompts().get_template(f"{name}.j2").render(values).strip()
+
+
+@cache
+def _prompts() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("scaffoldlab.planners", "prompts"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
+    )
+    environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
+    environment.filters["position"] = _position
+    return environment
+
+
+def _position(position: Mapping[str, float]) -> str:
+    return ", ".join(f"{position[axis]:.2f}" for axis in "xyz")
+
+
+def relative(names: tuple[str, ...], keypoints_e: np.ndarray, hand_e: np.ndarray) -> list[dict[str, Any]]:
+    """Waypoints as the prompts write them: relative to where the first keypoint starts, rounded to 1 cm.
+
+    Args:
+        names: The K keypoint names.
+        keypoints_e: Keypoint waypoints [m], shape (n, K, 3).
+        hand_e: Hand waypoints [m], shape (n, 3).
+    """
+    positions = np.concatenate((keypoints_e, hand_e[:, None]), 1) - keypoints_e[0, 0]
+    positions = np.round(positions, 2) + 0.0  # no -0.0
+    return [
+        {"waypoint_num": i} | {n: dict(zip("xyz", p, strict=True)) for n, p in zip((*names, "hand"), row, strict=True)}
+        for i, row in enumerate(positions.tolist())
+    ]
+
+
+def sent_image(rgb: np.ndarray, size: int) -> np.ndarray:
+    """The picture scaled so that its longer side is the size [px], shape (height, width, 3), uint8."""
+    from PIL import Image
+
+    height, width = rgb.shape[:2]
+    scale = size / max(height, width)
+    if scale == 1:
+        return np.ascontiguousarray(rgb)
+    sides = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(Image.fromarray(rgb).resize(sides, Image.Resampling.LANCZOS))

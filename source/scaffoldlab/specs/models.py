@@ -1,0 +1,465 @@
+"""What a task, a scene and a robot are: the YAML files as validated data (see docs/tasks.md)."""
+
+import math
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from scaffoldlab.errors import ScaffoldError, unknown_name
+from scaffoldlab.specs.paths import find_asset, find_named
+
+
+class Strict(BaseModel):
+    """Base of every record: unknown keys are errors, and nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _as_range(value: Any) -> Any:
+    return (value, value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _ordered(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] > value[1]:
+        raise ValueError(f"a range is [low, high] with low <= high, or one number; got {list(value)}")
+    return value
+
+
+Range = Annotated[tuple[float, float], BeforeValidator(_as_range), AfterValidator(_ordered)]
+"""A number, or [low, high] to sample uniformly from."""
+
+Vector3 = tuple[float, float, float]
+Positive = Annotated[float, Field(gt=0)]
+
+
+# --- scene ----------------------------------------------------------------------------------------------------------
+
+
+class JointSpec(Strict):
+    """Passive joint of an articulated asset."""
+
+    damping: Annotated[float, Field(ge=0)] = 0.0
+    """Viscous damping [N s/m or N m s/rad]."""
+    friction: Annotated[float, Field(ge=0)] = 0.0
+    """Coulomb friction [N or N m]."""
+
+
+class AssetSpec(Strict):
+    """One thing in the scene."""
+
+    name: str
+    kind: Literal["static", "rigid", "articulation"]
+    usd: str
+    """File below assets/, e.g. ``objects/apple/apple.usda``."""
+    position: Vector3 = (0.0, 0.0, 0.0)
+    """Nominal position in the env frame [m]."""
+    yaw_deg: float = 0.0
+    joints: dict[str, JointSpec] = {}
+    """Passive joints of an articulation, by name."""
+
+    def pose(self) -> np.ndarray:
+        """Nominal pose in the env frame, xyz [m] + quat_xyzw, shape (7,)."""
+        half = math.radians(self.yaw_deg) / 2
+        return np.array([*self.position, 0.0, 0.0, math.sin(half), math.cos(half)])
+
+
+class CameraSpec(Strict):
+    """The camera that plans are made from."""
+
+    eye: Vector3
+    target: Vector3
+    fov_deg: Annotated[float, Field(gt=5, lt=150)] = 50.0
+    """Horizontal field of view [deg]."""
+    width: Annotated[int, Field(ge=64, le=4096)] = 800
+    height: Annotated[int, Field(ge=64, le=4096)] = 800
+
+
+class SceneSpec(Strict):
+    """A scene: what stands where, from where it is seen, and where the hand may go."""
+
+    name: str = ""
+    description: str
+    assets: list[AssetSpec]
+    camera: CameraSpec
+    workspace: tuple[Vector3, Vector3]
+    """Lower and upper corner of the box that plans must stay in, env frame [m]."""
+
+    def asset(self, name: str, where: str) -> AssetSpec:
+        """The asset of that name.
+
+        Raises:
+            ScaffoldError: Unknown name.
+        """
+        for asset in self.assets:
+            if asset.name == name:
+                return asset
+        raise unknown_name("asset", name, [a.name for a in self.assets], where)
+
+
+# --- robot ----------------------------------------------------------------------------------------------------------
+
+
+class DriveSpec(Strict):
+    """PD drive of a group of joints (Scaffolds, Table 2)."""
+
+    stiffness: Positive
+    damping: Positive
+    effort: Positive
+    armature: dict[Literal["ovphysx", "newton_mjwarp", "isaacsim_physx"], Annotated[float, Field(ge=0)]]
+    """Reflected inertia per engine; the engines need different values (docs/decisions)."""
+
+
+class RobotSpec(Strict):
+    """A floating hand: wrist joints x, y, z, yaw, pitch, roll, and fingers."""
+
+    name: str = ""
+    usd: str
+    palm: str
+    """Body that carries the fingers."""
+    palm_rpy_deg: Vector3
+    """Orientation of the palm body when the wrist joints are zero."""
+    wrist_joints: Annotated[list[str], Field(min_length=6, max_length=6)]
+    fingers: dict[str, Annotated[list[str], Field(min_length=1)]]
+    """Joints of each finger from the root to the tip."""
+    fingertips: dict[str, str]
+    """Fingertip body of each finger."""
+    wrist_drive: DriveSpec
+    finger_drive: DriveSpec
+
+    @property
+    def finger_joints(self) -> list[str]:
+        """All finger joints, finger by finger."""
+        return [joint for joints in self.fingers.values() for joint in joints]
+
+
+# --- task -----------------------------------------------------------------------------------------------------------
+
+
+class KeypointSpec(Strict):
+    """A keypoint and where it attaches in simulation."""
+
+    name: str
+    body: str
+    """Asset, or ``asset/link`` of an articulation."""
+    point: Vector3 = (0.0, 0.0, 0.0)
+    """Point in the body frame [m]."""
+
+
+class PoseRange(Strict):
+    """Ranges of a pose in the env frame; a number is a fixed value."""
+
+    x: Range
+    y: Range
+    z: Range
+    roll_deg: Range = (0.0, 0.0)
+    pitch_deg: Range = (0.0, 0.0)
+    yaw_deg: Range = (0.0, 0.0)
+
+
+class InitialStateSpec(Strict):
+    """What is random at reset."""
+
+    hand: PoseRange
+    """Hand point and orientation relative to palm down, fingers forward."""
+    objects: dict[str, PoseRange] = {}
+    joints: dict[str, dict[str, Range]] = {}
+    """Joint positions of articulated assets [m or rad]; joints not named start at zero."""
+
+
+class GraspSpec(Strict):
+    """What the finger actions open and close."""
+
+    center: Vector3
+    """The hand point: grasp centre in the palm frame [m]."""
+    actions: Literal["all", "each"] = "all"
+    """One action for all fingers, or one for each (Scaffolds, appendix B.2)."""
+    open: dict[str, list[float]]
+    """Joint positions of each finger at action <= 0 [rad]."""
+    close: dict[str, list[float]]
+    """Joint positions of each finger at action 1 [rad]."""
+
+
+class PromptSpec(Strict):
+    """Task sentences of the prompts."""
+
+    activity: str
+    """Completes "You are controlling a robot hand to ..."."""
+    steps: Annotated[list[str], Field(min_length=1)]
+
+
+class Near(Strict):
+    """Two keypoints are closer than a distance [m]."""
+
+    keypoint: str
+    to: str
+    distance: Positive
+    axes: Literal["xyz", "xy"] = "xyz"
+
+
+class OnTop(Strict):
+    """A keypoint's height above another one is within a tolerance of what resting on it gives [m]."""
+
+    keypoint: str
+    of: str
+    height: float
+    tolerance: Positive = 0.02
+
+
+class JointBeyond(Strict):
+    """A joint has moved further than a distance from zero [m or rad]."""
+
+    asset: str
+    joint: str
+    distance: Positive
+
+
+class Condition(Strict):
+    """Exactly one condition; ``all`` and ``any`` compose."""
+
+    near: Near | None = None
+    on_top: OnTop | None = None
+    joint_beyond: JointBeyond | None = None
+    all: list["Condition"] | None = None
+    any: list["Condition"] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "Condition":
+        named = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        if len(named) != 1:
+            allowed = ", ".join(type(self).model_fields)
+            raise ValueError(f"give exactly one of {allowed}; got {', '.join(named) or 'none'}")
+        return self
+
+    def leaves(self) -> list[Near | OnTop | JointBeyond]:
+        """The plain conditions of the tree."""
+        children = self.all or self.any
+        if children is not None:
+            return [leaf for child in children for leaf in child.leaves()]
+        leaf = self.near or self.on_top or self.joint_beyond
+        return [leaf] if leaf is not None else []
+
+
+class HandGoal(Strict):
+    """Where the hand point goes: to a keypoint plus an offset, or by a displacement [m]."""
+
+    to: str | None = None
+    offset: Vector3 = (0.0, 0.0, 0.0)
+    by: Vector3 | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "HandGoal":
+        if (self.to is None) == (self.by is None):
+            raise ValueError("give either 'to: <keypoint>' (with 'offset') or 'by: [dx, dy, dz]'")
+        return self
+
+
+class OracleStage(Strict):
+    """One stretch of the oracle's plan; without ``hand`` it is a dwell."""
+
+    name: str
+    waypoints: Annotated[int, Field(ge=1, le=100)]
+    hand: HandGoal | None = None
+    carry: list[str] = []
+    """Keypoints that move with the hand."""
+
+
+class TerminationSpec(Strict):
+    """When an episode is given up (Scaffolds, Table 5)."""
+
+    threshold: Positive
+    """delta_init, tracking error [m]; annealed to half of it."""
+    reduction: Literal["mean", "any"] = "mean"
+
+
+class TaskSpec(Strict):
+    """A task: one YAML file over a scene and a robot."""
+
+    name: str = ""
+    instruction: str
+    scene: str
+    robot: str
+    episode_steps: Annotated[int, Field(ge=10, le=5000)] = 300
+    """T, control steps of 1/60 s."""
+    keypoints: Annotated[list[KeypointSpec], Field(min_length=1)]
+    initial_state: InitialStateSpec
+    grasp: GraspSpec
+    contact: str
+    """Body whose contacts with the fingertips are rewarded."""
+    prompt: PromptSpec
+    termination: TerminationSpec
+    success: Condition
+    oracle: Annotated[list[OracleStage], Field(min_length=1)]
+
+    @property
+    def keypoint_names(self) -> tuple[str, ...]:
+        """Names in order."""
+        return tuple(k.name for k in self.keypoints)
+
+    @property
+    def env_id(self) -> str:
+        """Gymnasium id, e.g. ``ScaffoldLab-MoveApple-Allegro``."""
+        camel = "".join(part.capitalize() for part in self.name.split("_"))
+        return f"ScaffoldLab-{camel}-{self.robot.split('_')[0].capitalize()}"
+
+    def waypoint_count(self) -> int:
+        """n of the oracle's plan: one for the start and those of every stage."""
+        return 1 + sum(stage.waypoints for stage in self.oracle)
+
+
+class Composition(Strict):
+    """A task with its scene and robot, checked against each other."""
+
+    task: TaskSpec
+    scene: SceneSpec
+    robot: RobotSpec
+    source: Path
+
+    def usd(self, relative: str) -> Path:
+        """Absolute path of an asset file."""
+        return find_asset(relative, str(self.source))
+
+
+# --- loading --------------------------------------------------------------------------------------------------------
+
+
+@cache
+def load_task(name: str) -> Composition:
+    """Loads a task with its scene and robot and checks them against each other.
+
+    Args:
+        name: Folder name below tasks/, e.g. ``move_apple``.
+
+    Raises:
+        ScaffoldError: With the file, the field, what was got and what is allowed.
+    """
+    path = find_named("task", name)
+    task = _read(path, TaskSpec, name)
+    scene = _read(find_named("scene", task.scene, f"{path}: scene"), SceneSpec, task.scene)
+    robot = _read(find_named("robot", task.robot, f"{path}: robot"), RobotSpec, task.robot)
+    composition = Composition(task=task, scene=scene, robot=robot, source=path)
+    _check(composition)
+    return composition
+
+
+def task_name_of(env_id: str, names: list[str]) -> str:
+    """Task name of a Gymnasium id or of itself.
+
+    Raises:
+        ScaffoldError: No such task.
+    """
+    for name in names:
+        if env_id in (name, load_task(name).task.env_id):
+            return name
+    raise unknown_name("task", env_id, names)
+
+
+def _read(path: Path, model: type, name: str) -> Any:
+    try:
+        data = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ScaffoldError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise ScaffoldError(f"{path}: expected keys and values, got {type(data).__name__}.")
+    try:
+        return model.model_validate({**data, "name": name})
+    except ValidationError as error:
+        raise ScaffoldError("\n".join(_explain(path, model, e) for e in error.errors())) from None
+
+
+def _explain(path: Path, model: type[BaseModel], error: Any) -> str:
+    """One line of a pydantic error: file, field, what was got, what is allowed, did-you-mean."""
+    location = [str(part) for part in error["loc"]]
+    field = ".".join(location) or "(top level)"
+    if error["type"] == "extra_forbidden":
+        allowed = _fields_at(model, location[:-1])
+        return str(unknown_name("key", location[-1], allowed, f"{path}: {field}"))
+    if error["type"] == "missing":
+        return f"{path}: {field}: this key is required and missing."
+    got = repr(error.get("input"))
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{path}: {field}: {message}; got {got if len(got) < 120 else got[:117] + '...'}."
+
+
+def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:
+    """Names of the keys allowed at a place in a model, by its JSON schema."""
+    schema = model.model_json_schema()
+    node: dict[str, Any] = schema
+    for part in location:
+        node = _resolve(schema, node)
+        if part.isdigit():
+            node = node.get("items", {})
+        else:
+            node = node.get("properties", {}).get(part) or node.get("additionalProperties") or {}
+    return list(_resolve(schema, node).get("properties", {}))
+
+
+def _resolve(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
+    for option in node.get("anyOf", []):
+        if option.get("type") != "null":
+            node = option
+            break
+    if "$ref" in node:
+        node = schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]
+    return _resolve(schema, node) if "$ref" in node or "anyOf" in node else node
+
+
+def _check(c: Composition) -> None:
+    """Everything that one file cannot say alone."""
+    task, where = c.task, str(c.source)
+    for asset in c.scene.assets:
+        c.usd(asset.usd)
+    c.usd(c.robot.usd)
+    names = task.keypoint_names
+    if len(set(names)) != len(names):
+        raise ScaffoldError(f"{where}: keypoints: names must differ; got {list(names)}.")
+    for i, keypoint in enumerate(task.keypoints):
+        _check_body(c, keypoint.body, f"{where}: keypoints.{i}.body")
+    _check_body(c, task.contact, f"{where}: contact")
+    for kind, allowed_kind, entries in (
+        ("objects", "rigid", task.initial_state.objects),
+        ("joints", "articulation", task.initial_state.joints),
+    ):
+        for name in entries:
+            field = f"{where}: initial_state.{kind}.{name}"
+            if c.scene.asset(name, field).kind != allowed_kind:
+                raise ScaffoldError(f"{field}: {name!r} is {c.scene.asset(name, field).kind}, needs {allowed_kind}.")
+    for leaf in task.success.leaves():
+        for name in (getattr(leaf, f, None) for f in ("keypoint", "to", "of")):
+            if name is not None and name not in names:
+                raise unknown_name("keypoint", name, names, f"{where}: success")
+        if isinstance(leaf, JointBeyond):
+            asset = c.scene.asset(leaf.asset, f"{where}: success.joint_beyond.asset")
+            if leaf.joint not in asset.joints:
+                raise unknown_name("joint", leaf.joint, asset.joints, f"{where}: success.joint_beyond.joint")
+    for stage in task.oracle:
+        goal = [stage.hand.to] if stage.hand and stage.hand.to else []
+        for name in [*goal, *stage.carry]:
+            if name not in names:
+                raise unknown_name("keypoint", name, names, f"{where}: oracle.{stage.name}")
+    for posture in ("open", "close"):
+        for finger, joints in c.robot.fingers.items():
+            values = getattr(task.grasp, posture).get(finger)
+            if values is None or len(values) != len(joints):
+                raise ScaffoldError(f"{where}: grasp.{posture}.{finger}: needs {len(joints)} angles [rad]; got {values}.")
+        for finger in getattr(task.grasp, posture):
+            if finger not in c.robot.fingers:
+                raise unknown_name("finger", finger, c.robot.fingers, f"{where}: grasp.{posture}")
+
+
+def _check_body(c: Composition, body: str, where: str) -> None:
+    """A body is an asset, or a link of an articulated one."""
+    name, _, link = body.partition("/")
+    asset = c.scene.asset(name, where)
+    if asset.kind != "articulation":
+        if link:
+            raise ScaffoldError(f"{where}: {name!r} is {asset.kind} and has no links; got {body!r}, write {name!r}.")
+        return
+    from scaffoldlab.usd.reader import body_names
+
+    links = body_names(c.usd(asset.usd))
+    if link not in links:
+        raise unknown_name("body", body, [f"{name}/{n}" for n in links], where)

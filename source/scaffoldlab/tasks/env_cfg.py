@@ -1,0 +1,218 @@
+"""Composes a scene, a robot and a task into one Isaac Lab manager-based environment configuration."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import isaaclab.sim as sim_utils
+import numpy as np
+from isaaclab.actuators import ImplicitActuatorCfg
+from isaaclab.assets import ArticulationCfg, AssetBaseCfg, RigidObjectCfg
+from isaaclab.envs import ManagerBasedRLEnvCfg
+from isaaclab.managers import CurriculumTermCfg, EventTermCfg, ObservationGroupCfg, ObservationTermCfg
+from isaaclab.managers import RewardTermCfg, TerminationTermCfg
+from isaaclab.scene import InteractiveSceneCfg
+from isaaclab.sensors import ContactSensorCfg
+from isaaclab.sim import SimulationCfg
+from isaaclab.utils import configclass
+from isaaclab.utils.noise import GaussianNoiseCfg
+from isaaclab_tasks.utils import preset
+
+from scaffoldlab.specs.models import AssetSpec, Composition, DriveSpec, load_task
+from scaffoldlab.tasks.physics import DECIMATION, PHYSICS_DT, PhysicsPresets
+from scaffoldlab.terms import actions, curricula, events, observations, plan_command, rewards, terminations
+
+HORIZON_OFFSETS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 20, 30, 40, 50, 60)
+"""Steps ahead at which the policy sees the plan: the 14 of the paper's code and one more, for the paper's 15."""
+PAPER_STEPS = 300
+
+
+def make_env_cfg(task: str) -> ManagerBasedRLEnvCfg:
+    """A fresh environment configuration of a task; nothing is simulated yet.
+
+    Args:
+        task: Task name, e.g. ``move_apple``.
+
+    Presets: ``physics=`` the engine; ``presets=paper`` T = 300 and the wide action clips of the paper;
+    ``presets=randomized`` the domain randomization of its appendix C.4.
+    """
+    composition = load_task(task)
+    cfg = ScaffoldEnvCfg()
+    cfg.scene = make_scene_cfg(composition)
+    spec = composition.task
+    plan = cfg.commands.plan
+    plan.task, plan.threshold, plan.reduction = task, spec.termination.threshold, spec.termination.reduction
+    plan.steps = preset(default=spec.episode_steps, paper=max(PAPER_STEPS, spec.episode_steps))
+    cfg.episode_length_s = preset(
+        default=spec.episode_steps * DECIMATION * PHYSICS_DT, paper=PAPER_STEPS * DECIMATION * PHYSICS_DT
+    )
+    cfg.actions.hand.fingers = spec.grasp.actions
+    camera = composition.scene.camera
+    cfg.viewer.eye, cfg.viewer.lookat = camera.eye, camera.target
+    return cfg
+
+
+def make_scene_cfg(composition: Composition) -> InteractiveSceneCfg:
+    """The scene's assets, the robot, the contact sensor of the task's object, and a light."""
+    scene = InteractiveSceneCfg(num_envs=preset(default=256, paper=2048), env_spacing=2.5)
+    for asset in composition.scene.assets:
+        setattr(scene, asset.name, _asset_cfg(composition, asset))
+    scene.robot = _robot_cfg(composition)
+    tips = composition.robot.fingertips.values()
+    scene.contact = ContactSensorCfg(
+        prim_path=f"{{ENV_REGEX_NS}}/{composition.task.contact}",
+        filter_prim_paths_expr=[f"{{ENV_REGEX_NS}}/robot/{tip}" for tip in tips],
+    )
+    scene.light = AssetBaseCfg(
+        prim_path="/World/light", spawn=sim_utils.DomeLightCfg(intensity=2000.0, color=(0.9, 0.9, 0.9))
+    )
+    return scene
+
+
+def _asset_cfg(composition: Composition, asset: AssetSpec) -> Any:
+    pose = asset.pose()
+    path = f"{{ENV_REGEX_NS}}/{asset.name}"
+    spawn = sim_utils.UsdFileCfg(
+        usd_path=str(composition.usd(asset.usd)), activate_contact_sensors=asset.kind != "static"
+    )
+    if asset.kind == "static":
+        # A static collider: a kinematic body floods the log at every reset.
+        state = AssetBaseCfg.InitialStateCfg(pos=tuple(pose[:3]), rot=tuple(pose[3:]))
+        return AssetBaseCfg(prim_path=path, spawn=spawn, init_state=state)
+    if asset.kind == "rigid":
+        state = RigidObjectCfg.InitialStateCfg(pos=tuple(pose[:3]), rot=tuple(pose[3:]))
+        return RigidObjectCfg(prim_path=path, spawn=spawn, init_state=state)
+    actuators = {
+        name: ImplicitActuatorCfg(joint_names_expr=[name], stiffness=0.0, damping=j.damping, friction=j.friction)
+        for name, j in asset.joints.items()
+    }
+    state = ArticulationCfg.InitialStateCfg(pos=tuple(pose[:3]), rot=tuple(pose[3:]))
+    return ArticulationCfg(prim_path=path, spawn=spawn, init_state=state, actuators=actuators)
+
+
+def _robot_cfg(composition: Composition) -> ArticulationCfg:
+    robot, grasp = composition.robot, composition.task.grasp
+    start = {j: a for finger, joints in robot.fingers.items() for j, a in zip(joints, grasp.open[finger], strict=True)}
+    hand = composition.task.initial_state.hand
+    start |= dict(zip(robot.wrist_joints[:3], (float(np.mean(r)) for r in (hand.x, hand.y, hand.z)), strict=True))
+    return ArticulationCfg(
+        prim_path="{ENV_REGEX_NS}/robot",
+        spawn=sim_utils.UsdFileCfg(usd_path=str(composition.usd(robot.usd)), activate_contact_sensors=True),
+        init_state=ArticulationCfg.InitialStateCfg(joint_pos=start),
+        actuators={
+            "wrist": _drive(robot.wrist_joints, robot.wrist_drive),
+            "fingers": _drive(robot.finger_joints, robot.finger_drive),
+        },
+    )
+
+
+def _drive(joints: Iterable[str], drive: DriveSpec) -> ImplicitActuatorCfg:
+    return ImplicitActuatorCfg(
+        joint_names_expr=list(joints),
+        stiffness=drive.stiffness,
+        damping=drive.damping,
+        effort_limit_sim=drive.effort,
+        armature=preset(default=drive.armature["ovphysx"], **drive.armature),
+    )
+
+
+def _proprioception(term: Any) -> ObservationTermCfg:
+    """An observation of the robot itself, noisy when randomized (appendix C.4)."""
+    return ObservationTermCfg(func=term, noise=preset(default=None, randomized=GaussianNoiseCfg(std=0.05)))
+
+
+@configclass
+class CommandsCfg:
+    """The plan to follow."""
+
+    plan: plan_command.PlanCommandCfg = plan_command.PlanCommandCfg()
+
+
+@configclass
+class ActionsCfg:
+    """Residual of the wrist and closure of the fingers."""
+
+    hand: actions.ResidualHandActionCfg = actions.ResidualHandActionCfg(
+        position_limit=preset(default=0.05, paper=0.1), rotation_limit=preset(default=0.3, paper=1.0)
+    )
+
+
+@configclass
+class ObservationsCfg:
+    """Scaffolds, Table 4."""
+
+    @configclass
+    class PolicyCfg(ObservationGroupCfg):
+        """What the policy sees."""
+
+        joint_positions = _proprioception(observations.joint_positions)
+        joint_velocities = _proprioception(observations.joint_velocities)
+        action_average = _proprioception(observations.action_average)
+        fingertip_poses = ObservationTermCfg(func=observations.fingertip_poses)
+        initial_keypoints = ObservationTermCfg(func=observations.initial_keypoints)
+        keypoints = ObservationTermCfg(func=observations.keypoints)
+        wrist = ObservationTermCfg(func=observations.wrist)
+        future_plan = ObservationTermCfg(func=observations.future_plan, params={"offsets": HORIZON_OFFSETS})
+
+        def __post_init__(self):
+            self.enable_corruption = True
+            self.concatenate_terms = True
+
+    policy: PolicyCfg = PolicyCfg()
+
+
+@configclass
+class RewardsCfg:
+    """Scaffolds, eq. 3. The contact weight is 1 in the paper; 1/2 learns faster (docs/decisions)."""
+
+    keypoint_tracking = RewardTermCfg(func=rewards.keypoint_tracking, weight=1.0)
+    fingertip_contact = RewardTermCfg(func=rewards.fingertip_contact, weight=preset(default=0.5, paper=1.0))
+    action_magnitude = RewardTermCfg(func=rewards.action_magnitude, weight=0.0)
+
+
+@configclass
+class TerminationsCfg:
+    """Plan lost or over; success ends nothing."""
+
+    tracking_lost = TerminationTermCfg(func=terminations.tracking_lost)
+    plan_over = TerminationTermCfg(func=terminations.plan_over, time_out=True)
+
+
+@configclass
+class CurriculumCfg:
+    """The tolerated tracking error falls to one half."""
+
+    threshold = CurriculumTermCfg(
+        func=curricula.anneal_threshold, params={"steps": preset(default=4800, paper=48000), "final_fraction": 0.5}
+    )
+
+
+@configclass
+class EventsCfg:
+    """Domain randomization (off by default) and the guard of the contact buffers."""
+
+    joint_gains = preset(default=None, randomized=EventTermCfg(func=events.randomize_joint_gains, mode="startup"))
+    contact_buffers = preset(
+        default=None,
+        newton_mjwarp=EventTermCfg(
+            func=events.check_contact_buffers, mode="interval", interval_range_s=(0.5, 0.5), is_global_time=True
+        ),
+    )
+
+
+@configclass
+class ScaffoldEnvCfg(ManagerBasedRLEnvCfg):
+    """An environment that follows keypoint plans; :func:`make_env_cfg` fills in the task."""
+
+    scene: InteractiveSceneCfg = InteractiveSceneCfg(num_envs=256, env_spacing=2.5)
+    commands: CommandsCfg = CommandsCfg()
+    actions: ActionsCfg = ActionsCfg()
+    observations: ObservationsCfg = ObservationsCfg()
+    rewards: RewardsCfg = RewardsCfg()
+    terminations: TerminationsCfg = TerminationsCfg()
+    curriculum: CurriculumCfg = CurriculumCfg()
+    events: EventsCfg = EventsCfg()
+    decimation: int = DECIMATION
+    episode_length_s: float = 5.0
+    sim: SimulationCfg = SimulationCfg(dt=PHYSICS_DT, render_interval=DECIMATION, physics=PhysicsPresets())
+
+

@@ -1,0 +1,1 @@
+"""Isaac Lab terms: the plan as a command, observations, actions, rewards, terminations, curricula, events."""

@@ -1,0 +1,72 @@
+"""Observations of the policy (Scaffolds, Table 4); positions are in the env frame [m], no contact forces."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from isaaclab.managers import ManagerTermBase, ObservationTermCfg
+
+if TYPE_CHECKING:
+    from isaaclab.envs import ManagerBasedRLEnv
+
+    from scaffoldlab.terms.plan_command import PlanCommand
+
+
+def plan_of(env: ManagerBasedRLEnv) -> PlanCommand:
+    """The plan command of an env."""
+    return env.command_manager.get_term("plan")  # type: ignore[return-value]
+
+
+def joint_positions(env: ManagerBasedRLEnv) -> torch.Tensor:
+    """Wrist and finger joint positions [m, rad], shape (num_envs, 22)."""
+    return plan_of(env).robot.joint_pos
+
+
+def joint_velocities(env: ManagerBasedRLEnv) -> torch.Tensor:
+    """Wrist and finger joint velocities [m/s, rad/s], shape (num_envs, 22)."""
+    return plan_of(env).robot.joint_vel
+
+
+def action_average(env: ManagerBasedRLEnv) -> torch.Tensor:
+    """Exponential average of the joint targets [m, rad], shape (num_envs, 22)."""
+    return plan_of(env).robot.target
+
+
+def fingertip_poses(env: ManagerBasedRLEnv) -> torch.Tensor:
+    """Fingertip positions [m] and quat_xyzw, shape (num_envs, 4 * 7)."""
+    robot = plan_of(env).robot
+    poses = robot.asset.data.body_link_pose_w.torch[:, robot.tips].clone()
+    poses[..., :3] -= env.scene.env_origins[:, None]
+    return poses.flatten(1)
+
+
+def initial_keypoints(env: ManagerBasedRLEnv) -> torch.Tensor:
+    """Keypoint positions at the start of the episode [m], shape (num_envs, 3 K)."""
+    return plan_of(env).initial_keypoints.flatten(1)
+
+
+def keypoints(env: ManagerBasedRLEnv) -> torch.Tensor:
+    """Keypoint positions now [m], shape (num_envs, 3 K)."""
+    return plan_of(env).keypoints.flatten(1)
+
+
+def wrist(env: ManagerBasedRLEnv) -> torch.Tensor:
+    """Hand point [m] and roll, pitch, yaw [rad], shape (num_envs, 6)."""
+    return plan_of(env).robot.wrist
+
+
+class future_plan(ManagerTermBase):
+    """Planned keypoints [m] and wrist [m, rad] at steps ahead, shape (num_envs, (3 K + 6) H).
+
+    Params:
+        offsets: H step offsets; the paper says 15, its code lists 14 (0..9, 20, 30, 40, 50).
+    """
+
+    def __init__(self, cfg: ObservationTermCfg, env: ManagerBasedRLEnv):
+        super().__init__(cfg, env)
+        self.offsets = torch.tensor(cfg.params["offsets"], device=env.device)
+
+    def __call__(self, env: ManagerBasedRLEnv, offsets: tuple[int, ...]) -> torch.Tensor:
+        keypoint_targets, wrist_targets = plan_of(env).future(self.offsets)
+        return torch.cat([keypoint_targets.flatten(1), wrist_targets.flatten(1)], -1)

@@ -1,0 +1,1 @@
+"""Writing USD assets: bodies, colliders, visuals, materials and joints, without Omniverse Kit."""
