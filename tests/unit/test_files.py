@@ -5,11 +5,14 @@ import os
 import stat
 
 import pytest
+
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.files import write_atomic
 
 
-@pytest.mark.parametrize("data", [b"new\xff", "neu \u00e4", lambda file: file.write(b"written")], ids=["bytes", "text", "writer"])
+@pytest.mark.parametrize(
+    "data", [b"new\xff", "neu \u00e4", lambda file: file.write(b"written")], ids=["bytes", "text", "writer"]
+)
 def test_content_arrives_and_replaces_the_old(tmp_path, data):
     path = tmp_path / "deep" / "er" / "file.bin"
     write_atomic(path, b"old, and much longer than the new content")
@@ -41,7 +44,9 @@ def test_full_disk_keeps_the_old_file_and_says_so(tmp_path, monkeypatch, call):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, call, fail)
-    with pytest.raises(ScaffoldError, match=r"file: could not be written \(No space left on device\).*unchanged.*Free space"):
+    with pytest.raises(
+        ScaffoldError, match=r"file: could not be written \(No space left on device\).*unchanged.*Free space"
+    ):
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]

@@ -127,10 +127,10 @@ def test_bodies_start_at_the_identity():
 
 
 def test_unknown_reduction_is_named():
-    with pytest.raises(ScaffoldError, match="unknown reduction 'max'.*Allowed: any, mean"):
+    with pytest.raises(ScaffoldError, match=r"unknown reduction 'max'.*Allowed: any, mean"):
         KeypointDistance(num_envs=1, num_keypoints=1, num_bodies=1, delta=0.1, reduction="max")
 
 
 def test_a_size_of_zero_is_refused():
-    with pytest.raises(ScaffoldError, match="'num_keypoints': 0.*1 or more"):
+    with pytest.raises(ScaffoldError, match=r"'num_keypoints': 0.*1 or more"):
         KeypointDistance(num_envs=1, num_keypoints=0, num_bodies=1, delta=0.1)

@@ -8,6 +8,7 @@ import zipfile
 
 import numpy as np
 import pytest
+
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.keypoints.keypoint import Keypoint
 from scaffoldlab.plans import library as library_module
@@ -15,11 +16,15 @@ from scaffoldlab.plans.library import PlanLibrary
 from scaffoldlab.plans.plan import Plan
 
 
-def make_plan(index, *, task="move_apple", n=4, names=("apple", "board"), bodies=("apple", "cutting_board"), state=("apple",)):
+def make_plan(
+    index, *, task="move_apple", n=4, names=("apple", "board"), bodies=("apple", "cutting_board"), state=("apple",)
+):
     rng = np.random.default_rng(index)
     return Plan(
         task=task,
-        keypoints=tuple(Keypoint(name, body, tuple(rng.normal(size=3).tolist())) for name, body in zip(names, bodies, strict=True)),
+        keypoints=tuple(
+            Keypoint(name, body, tuple(rng.normal(size=3).tolist())) for name, body in zip(names, bodies, strict=True)
+        ),
         keypoints_e=rng.normal(size=(n, len(names), 3)),
         wrist_e=rng.uniform(-1, 1, (n, 6)),
         initial_state={"hand": rng.normal(size=6)} | {name: rng.normal(size=7) for name in state},
@@ -150,7 +155,9 @@ def test_what_is_no_plan_library_is_named(tmp_path):
     (tmp_path / "text.plans.npz").write_text("plans: 3\n" * 20)
     (tmp_path / "empty.plans.npz").touch()
     for name in ("random", "text", "empty"):
-        refuse(tmp_path / f"{name}.plans.npz", r"not a plan library .*allowed: a \.plans\.npz file that ScaffoldLab wrote")
+        refuse(
+            tmp_path / f"{name}.plans.npz", r"not a plan library .*allowed: a \.plans\.npz file that ScaffoldLab wrote"
+        )
 
 
 def test_nothing_is_unpickled(tmp_path):
@@ -171,7 +178,13 @@ def test_other_version_is_named(library, file, monkeypatch):
 
 
 def test_sealed_nonsense_is_refused(file):
-    for content in (b"{}", b"[]", b"no json", b'{"version": 1}', b'{"version": 1, "task": "t", "header": {}, "bodies": []}'):
+    for content in (
+        b"{}",
+        b"[]",
+        b"no json",
+        b'{"version": 1}',
+        b'{"version": 1, "task": "t", "header": {}, "bodies": []}',
+    ):
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w") as archive:
             archive.comment = b"sha256:" + b"0" * 64
@@ -260,7 +273,9 @@ def test_batch_stacks_the_tracks_of_every_plan(library):
 
 
 def test_batch_follows_keypoints_that_sit_on_different_bodies():
-    library = PlanLibrary((make_plan(0), make_plan(1, bodies=("counter", "cutting_board")), make_plan(2, bodies=("apple", "apple"))))
+    library = PlanLibrary(
+        (make_plan(0), make_plan(1, bodies=("counter", "cutting_board")), make_plan(2, bodies=("apple", "apple")))
+    )
     batch = library.batch(2)
     assert batch.body_names == ("apple", "counter", "cutting_board")
     np.testing.assert_array_equal(batch.body_index, [[0, 2], [1, 2], [0, 0]])

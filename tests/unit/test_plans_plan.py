@@ -5,12 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.keypoints.keypoint import Keypoint
 from scaffoldlab.plans.plan import Plan, interpolate, with_waypoint_noise
 
 METRES = st.floats(-10, 10, width=32)
-WAYPOINTS = st.tuples(st.integers(2, 12), st.integers(1, 3), st.just(3)).flatmap(lambda s: arrays(float, s, elements=METRES))
+WAYPOINTS = st.tuples(st.integers(2, 12), st.integers(1, 3), st.just(3)).flatmap(
+    lambda s: arrays(float, s, elements=METRES)
+)
 STEPS = st.integers(2, 60)
 
 
@@ -21,7 +24,7 @@ def make_plan(n=4, index=0, **changes):
         "task": "move_apple",
         "keypoints": (Keypoint("apple", "apple", (0, 0, 0)), Keypoint("board", "cutting_board", (0, 0, 0.01))),
         "keypoints_e": np.stack((path, np.broadcast_to((0, 0.3, 0.9), (n, 3))), 1),
-        "wrist_e": np.concatenate((path + (0, 0, 0.05), np.zeros((n, 3))), 1),
+        "wrist_e": np.concatenate((path + np.array((0, 0, 0.05)), np.zeros((n, 3))), 1),
         "initial_state": {"hand": np.array([0, 0, 0.95, 0, 0, 0]), "apple": np.array([0, 0, 0.9, 0, 0, 0, 1.0])},
         "provenance": {"index": index, "seed": 0},
     }
@@ -100,7 +103,9 @@ def test_noise_spares_the_start_the_angles_and_the_original():
 def test_noise_has_the_asked_deviation_and_no_bias():
     plan = make_plan(n=5000)
     noisy = with_waypoint_noise(plan, sigma=0.02, seed=0)
-    noise = np.concatenate([(noisy.keypoints_e - plan.keypoints_e)[1:].ravel(), (noisy.wrist_e - plan.wrist_e)[1:, :3].ravel()])
+    noise = np.concatenate(
+        [(noisy.keypoints_e - plan.keypoints_e)[1:].ravel(), (noisy.wrist_e - plan.wrist_e)[1:, :3].ravel()]
+    )
     assert noise.std() == pytest.approx(0.02, rel=0.02)  # 45 000 draws: one standard error is 0.3 %
     assert abs(noise.mean()) < 4 * 0.02 / np.sqrt(noise.size)
 
@@ -121,7 +126,9 @@ def test_noise_is_no_other_stream_of_the_same_seed():
     assert not np.allclose((with_waypoint_noise(plan, sigma=0.01, seed=5).keypoints_e - plan.keypoints_e)[1:], other)
 
 
-@pytest.mark.parametrize(("sigma", "seed", "provenance"), [(-0.1, 0, {"index": 0}), (0.1, -1, {"index": 0}), (0.1, 0, {})])
+@pytest.mark.parametrize(
+    ("sigma", "seed", "provenance"), [(-0.1, 0, {"index": 0}), (0.1, -1, {"index": 0}), (0.1, 0, {})]
+)
 def test_noise_refuses_what_it_cannot_draw(sigma, seed, provenance):
     with pytest.raises(ScaffoldError, match="allowed: sigma >= 0, seed >= 0, provenance with 'index'"):
         with_waypoint_noise(make_plan(provenance=provenance), sigma=sigma, seed=seed)
@@ -134,7 +141,10 @@ def test_noise_refuses_what_it_cannot_draw(sigma, seed, provenance):
         ({"keypoints_e": np.zeros((4, 3, 3))}, r"keypoints_e has shape \(4, 3, 3\); allowed: \(4, 2, 3\)"),
         ({"wrist_e": np.zeros((4, 3))}, r"wrist_e has shape \(4, 3\); allowed: \(4, 6\)"),
         ({"keypoints_e": np.full((4, 2, 3), np.nan)}, "keypoints_e holds numbers that are not finite"),
-        ({"initial_state": {"apple": np.array([np.inf])}}, r"initial_state\['apple'\] holds numbers that are not finite"),
+        (
+            {"initial_state": {"apple": np.array([np.inf])}},
+            r"initial_state\['apple'\] holds numbers that are not finite",
+        ),
         ({"wrist_e": np.array([[0, 0, 0, 0, 0, a] for a in (0, 3, -3, 0)])}, "turns by 6.00 rad .* np.unwrap"),
     ],
 )

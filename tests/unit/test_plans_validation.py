@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.keypoints.keypoint import Keypoint
 from scaffoldlab.planners.base import PlanRequest, Waypoints
@@ -31,7 +32,7 @@ def make_request(bodies=("apple", "cutting_board"), names=("apple", "board"), st
 
 def make_waypoints():
     """Hand to the apple in 8 waypoints, then both over the board in 12; the board rests."""
-    lifted = BOARD + (0, 0, 0.04)
+    lifted = BOARD + np.array((0, 0, 0.04))
     hand = np.concatenate((np.linspace(HAND, APPLE, 8), np.linspace(APPLE, lifted, 12)))
     apple = np.concatenate((np.tile(APPLE, (8, 1)), np.linspace(APPLE, lifted, 12)))
     return Waypoints(
@@ -60,14 +61,16 @@ def test_good_plan_has_no_reasons():
 def test_rounding_to_centimetres_is_no_mistake():
     good = make_waypoints()
     rounded = replace(good, keypoints_e=good.keypoints_e.round(2), hand_e=good.hand_e.round(2))
-    rounded.keypoints_e[1, 0] -= (0, 0, 0.01)
+    rounded.keypoints_e[1, 0] -= np.array((0, 0, 0.01))
     assert validate_waypoints(make_request(), rounded, LIMITS) == []
 
 
 @pytest.mark.parametrize("count", [0, 1, 19, 21])
 def test_wrong_count(count):
     good = make_waypoints()
-    short = replace(good, keypoints_e=np.resize(good.keypoints_e, (count, 2, 3)), hand_e=np.resize(good.hand_e, (count, 3)))
+    short = replace(
+        good, keypoints_e=np.resize(good.keypoints_e, (count, 2, 3)), hand_e=np.resize(good.hand_e, (count, 3))
+    )
     assert validate_waypoints(make_request(), short, LIMITS) == [
         f"keypoint waypoints ('apple', 'board'): got {count}; allowed: exactly 20.",
         f"hand waypoints: got {count}; allowed: exactly 20.",
@@ -97,7 +100,7 @@ def test_numbers_that_are_not_finite():
 
 def test_start_off_the_initial_position():
     wrong = make_waypoints()
-    wrong.keypoints_e[:, 1] += (0, 0.03, 0)
+    wrong.keypoints_e[:, 1] += np.array((0, 0.03, 0))
     assert only(validate_waypoints(make_request(), wrong, LIMITS)) == (
         "waypoint 0, 'board': starts at (0.00, -0.17, 0.91), 0.03 m from its initial position (0.00, -0.20, 0.91); "
         "allowed: 0.02 m."
@@ -111,14 +114,14 @@ def test_start_is_compared_with_what_the_planner_saw_not_with_the_truth():
 
 def test_positions_are_told_relative_to_the_origin_of_the_prompt():
     wrong = make_waypoints()
-    wrong.keypoints_e[:, 1] += (0, 0.03, 0)
+    wrong.keypoints_e[:, 1] += np.array((0, 0.03, 0))
     reason = only(validate_waypoints(make_request(), wrong, LIMITS, origin_e=APPLE))
     assert "starts at (-0.10, -0.37, -0.03), 0.03 m from its initial position (-0.10, -0.40, -0.03)" in reason
 
 
 def test_speed_names_the_fastest_interval():
     wrong = make_waypoints()
-    wrong.hand_e[-3:] += (0, 0, 0.5)
+    wrong.hand_e[-3:] += np.array((0, 0, 0.5))
     reason = only(validate_waypoints(make_request(), wrong, LIMITS))
     assert reason.startswith("waypoints 16 to 17, the hand: moves 0.5")
     assert reason.endswith("m/s; allowed: 1.50 m/s, 0.39 m per waypoint.")  # 1.5 m/s * 5 s / 19
@@ -160,7 +163,7 @@ def test_below_the_support_names_the_deepest_waypoint():
 
 
 def test_keypoint_that_starts_below_the_support_may_stay_there():
-    low = BOARD - (0, 0, 0.2)
+    low = BOARD - np.array((0, 0, 0.2))
     good = make_waypoints()
     good.keypoints_e[:, 1] = low
     good = replace(good, located_e=np.stack((APPLE, low)))
@@ -176,7 +179,7 @@ def test_out_of_reach_names_the_axis_and_its_bounds():
 
 
 def test_target_at_rest_may_be_out_of_reach():
-    far = BOARD + (0, -0.6, 0)
+    far = BOARD + np.array((0, -0.6, 0))
     good = make_waypoints()
     good.keypoints_e[:, 1] = far
     good = replace(good, located_e=np.stack((APPLE, far)))
@@ -194,8 +197,8 @@ def test_target_at_rest_may_be_out_of_reach():
 )
 def test_hand_that_misses_along_mixed_up_axes(how, matrix):
     """The hand has to go 0.3 m forward and 0.15 m to the left, along wrong axes it misses by 0.2 m and more."""
-    apple = HAND + (0.3, 0.15, -0.2)
-    hand = np.concatenate((np.linspace(HAND, apple, 10), np.linspace(apple, apple + (0, 0, 0.2), 10)))
+    apple = HAND + np.array((0.3, 0.15, -0.2))
+    hand = np.concatenate((np.linspace(HAND, apple, 10), np.linspace(apple, apple + np.array((0, 0, 0.2)), 10)))
     good = Waypoints(
         keypoints_e=np.concatenate((np.tile(apple, (10, 1)), hand[10:]))[:, None], hand_e=hand, located_e=apple[None]
     )
@@ -208,8 +211,8 @@ def test_hand_that_misses_along_mixed_up_axes(how, matrix):
 
 
 def test_y_up_plan_is_called_a_swap_of_y_and_z():
-    apple = HAND + (0.0, 0.3, 0.0)
-    hand = np.concatenate((np.linspace(HAND, apple, 10), np.linspace(apple, apple + (0, 0, 0.2), 10)))
+    apple = HAND + np.array((0.0, 0.3, 0.0))
+    hand = np.concatenate((np.linspace(HAND, apple, 10), np.linspace(apple, apple + np.array((0, 0, 0.2)), 10)))
     good = Waypoints(
         keypoints_e=np.concatenate((np.tile(apple, (10, 1)), hand[10:]))[:, None], hand_e=hand, located_e=apple[None]
     )
@@ -227,7 +230,7 @@ def test_hand_that_misses_for_no_reason_of_axes_is_not_called_a_flip():
 def test_hand_need_only_touch_one_keypoint_that_moves():
     """A hammer's head swings 0.3 m from the hand that holds its handle."""
     good = make_waypoints()
-    head = good.keypoints_e[:, 0] + (0.3, 0, 0)
+    head = good.keypoints_e[:, 0] + np.array((0.3, 0, 0))
     good = replace(good, keypoints_e=np.stack((good.keypoints_e[:, 0], head), 1), located_e=np.stack((APPLE, head[0])))
     request = make_request(bodies=("hammer", "hammer"), names=("handle", "head"), starts=(APPLE, head[0]))
     assert validate_waypoints(request, good, LIMITS) == []
@@ -254,14 +257,14 @@ def test_drawer_may_leave_its_own_cabinet():
 
 def test_object_may_stay_away_from_what_is_no_target():
     good = make_waypoints()
-    good.keypoints_e[8:, 0] = good.hand_e[8:] = np.linspace(APPLE, APPLE + (-0.3, 0, 0), 12)
+    good.keypoints_e[8:, 0] = good.hand_e[8:] = np.linspace(APPLE, APPLE + np.array((-0.3, 0, 0)), 12)
     assert validate_waypoints(make_request(), good, LIMITS) == []
 
 
 def test_all_mistakes_are_told_at_once():
     wrong = make_waypoints()
     wrong.hand_e[10] = (2, 0, 0)
-    wrong.keypoints_e[:, 1] += (0, 0.03, 0)
+    wrong.keypoints_e[:, 1] += np.array((0, 0.03, 0))
     reasons = validate_waypoints(make_request(), wrong, LIMITS)
     assert [key for key in ("starts", "m/s", "below", "reach") if any(key in reason for reason in reasons)] == [
         "starts",

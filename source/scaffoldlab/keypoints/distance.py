@@ -1,7 +1,7 @@
 """How far the tracked keypoints are from the plan, for all envs at once: one Warp kernel, and its twin in torch."""
 
 import functools
-from typing import Final, Literal, NamedTuple, get_args
+from typing import Any, Final, Literal, NamedTuple, get_args, no_type_check
 
 import torch
 import warp as wp
@@ -81,7 +81,7 @@ class KeypointDistance:
 
         wp.init()  # from_torch needs it
         points, scalars, indices = _row_types(num_keypoints)
-        self._launch = wp.launch(
+        self._launch: Any = wp.launch(
             _keypoint_distance_kernel(num_keypoints, reduction),
             dim=num_envs,
             inputs=[
@@ -118,11 +118,12 @@ def _row_types(num_keypoints: int) -> tuple[type, type, type]:
 
 
 @functools.cache
-def _keypoint_distance_kernel(num_keypoints: int, reduction: Reduction) -> wp.Kernel:
+def _keypoint_distance_kernel(num_keypoints: int, reduction: Reduction) -> Any:
     """The kernel for K keypoints; K is a constant of it, so that an env's row is one load and the loop unrolls."""
     points, scalars, indices = _row_types(num_keypoints)
 
     @wp.kernel(enable_backward=False, module="unique")
+    @no_type_check  # a kernel is Warp's language, not Python's
     def keypoint_distance(
         body_poses: wp.array2d(dtype=wp.transformf),
         body_index: wp.array(dtype=indices),

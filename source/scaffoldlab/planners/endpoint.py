@@ -132,7 +132,12 @@ class OpenAIEndpoint:
         import openai
 
         url = base_url or os.environ.get("SCAFFOLDLAB_BASE_URL") or os.environ.get("OPENAI_BASE_URL")
-        self._key = os.environ.get("SCAFFOLDLAB_API_KEY") or os.environ.get("OPENAI_API_KEY") or ""
+        self._key = (os.environ.get("SCAFFOLDLAB_API_KEY") or os.environ.get("OPENAI_API_KEY") or "").strip()
+        if not (self._key.isascii() and self._key.isprintable()):
+            raise ScaffoldError(
+                "vlm planner: the key in SCAFFOLDLAB_API_KEY or OPENAI_API_KEY has characters that no key has "
+                "(not shown here); allowed: printable ASCII. Copy it again."
+            )
         if not url and not self._key:
             raise ScaffoldError(
                 "vlm planner: there is no endpoint. Give a base URL (SCAFFOLDLAB_BASE_URL, e.g. "
@@ -231,7 +236,7 @@ class OpenAIEndpoint:
             answer = max(answer, (total or 0) - prompt)  # Gemini counts thinking in the total only
         finish = choice.get("finish_reason")
         return Reply(
-            text=self._scrub(content),
+            text=self._scrub(content).encode(errors="replace").decode(),  # JSON can hold half a surrogate pair
             finish=finish if isinstance(finish, str) else None,
             tokens_in=prompt,
             tokens_out=answer,

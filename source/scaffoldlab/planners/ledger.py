@@ -40,6 +40,8 @@ class Record(BaseModel):
     model: str
     points: str | None
     """Point convention of a keypoint query."""
+    image_size: int | None
+    """Longer side of the image that was sent [px]."""
     parameters: dict[str, Any]
     messages: list[dict[str, Any]]
     """The prompt; an image is ``sha256:`` and the digest of its pixels."""
@@ -126,7 +128,6 @@ class Ledger:
         Raises:
             ScaffoldError: The disk took it only in part or not at all.
         """
-        # ASCII, so that no lone surrogate of a reply can fail to encode.
         line = json.dumps(record.model_dump(), allow_nan=False).encode() + b"\n"
         with self._lock:
             try:

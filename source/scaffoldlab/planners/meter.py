@@ -121,7 +121,7 @@ class Meter:
         price_in, price_out = self._settings.price_in_usd, self._settings.price_out_usd
         if price_in is None or price_out is None or reply.tokens_in is None or reply.tokens_out is None:
             return None
-        return (reply.tokens_in * price_in + reply.tokens_out * price_out) / 1e6
+        return round((reply.tokens_in * price_in + reply.tokens_out * price_out) / 1e6, 9)
 
     def _spend(self, tokens_in: int | None, tokens_out: int | None, cost_usd: float | None) -> None:
         self._tokens += (tokens_in or 0) + (tokens_out or 0)
@@ -147,6 +147,7 @@ class Meter:
                 endpoint=str(getattr(self._endpoint, "url", "")),
                 model=call.model,
                 points=call.points,
+                image_size=max((side for image in call.images.values() for side in image.shape[:2]), default=None),
                 parameters=dict(call.parameters),
                 messages=list(call.messages),
                 reply=text,

@@ -19,15 +19,19 @@ class PointConvention:
         name: Name to choose it by, e.g. ``"gemini"``.
         order: Which of the two numbers comes first.
         border: Maps width and height of the sent image [px] to the (x, y) of its lower right corner.
-        meaning: Ends the sentence "Each point is ..." of the pointing prompt.
+        phrase: Ends the sentence "Each point is ..." of the pointing prompt, with {width} and {height}.
         xml: The answer is ``<point x= y= alt=>`` elements, not JSON.
     """
 
     name: str
     order: Literal["xy", "yx"]
     border: Callable[[int, int], tuple[float, float]]
-    meaning: str
+    phrase: str
     xml: bool = False
+
+    def meaning(self, width: int, height: int) -> str:
+        """What to call a point of an image of this size [px], e.g. ``"[y, x], normalized to 0-1000"``."""
+        return self.phrase.format(width=width, height=height)
 
     def fractions(self, points: np.ndarray, width: int, height: int) -> np.ndarray:
         """Points as fractions of the image, right and down from its top left corner, shape (K, 2) -> (K, 2).
@@ -62,7 +66,9 @@ CONVENTIONS = {
         PointConvention("qwen", "xy", lambda w, h: (1000, 1000), "[x, y], normalized to 0-1000"),
         PointConvention("qwen2.5", "xy", qwen25_size, "[x, y] in absolute pixels of the image"),
         PointConvention("molmo", "xy", lambda w, h: (100, 100), "x and y in percent of the image", xml=True),
-        PointConvention("pixels", "xy", lambda w, h: (w, h), "[x, y] in pixels from the top left corner"),
+        PointConvention(
+            "pixels", "xy", lambda w, h: (w, h), "[x, y] in pixels of the image, {width} wide and {height} high"
+        ),
     )
 }
 """Every convention by its name."""

@@ -1,6 +1,7 @@
 """The replay planner: the vlm planner, answered offline by a ledger."""
 
 import os
+from dataclasses import replace
 
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.planners.endpoint import Call, EndpointError, Reply
@@ -34,10 +35,12 @@ class RecordedEndpoint:
         if found is None:
             plans = sorted({r.index for r in self._ledger.records if (r.task, r.seed) == (call.task, call.seed)})
             has = f"plans {_ranges(plans)} of it" if plans else "no plan of it"
+            asked = " ".join(str(call.messages[-1]["content"]).split())
+            why = f" It is asked for because the recorded reply is rejected now: {asked}" if call.turn else ""
             raise EndpointError(
                 f"{self._ledger.path}: no recorded reply to the {call.kind} query, turn {call.turn}, of plan "
                 f"{call.index} of task {call.task!r} with seed {call.seed}; the ledger holds {has}. "
-                "Replay the task, seed and plans that it was recorded with, or make this plan with the vlm planner."
+                f"Replay the task, seed and plans that it was recorded with, or use the vlm planner for this one.{why}"
             )
         record, exact = found
         return record.as_reply(exact=exact)
@@ -72,14 +75,17 @@ def _recorded_settings(ledger: Ledger, models: list[str]) -> VlmSettings:
             f"{ledger.path}: its calls went to several models ({', '.join(models)}). Give settings with one of them."
         )
     last = {r.kind: r for r in ledger.records}
-    pointing, trajectory = last.get("keypoints"), last.get("trajectory")
-    return VlmSettings(
-        model=models[0],
-        points=pointing.points if pointing else None,
-        keypoint_parameters=pointing.parameters if pointing else {},
-        trajectory_parameters=trajectory.parameters if trajectory else {},
-        repairs=max(1, *(r.turn for r in ledger.records)) if ledger.records else 1,
-    )
+    settings = VlmSettings(model=models[0], repairs=max(1, max(r.turn for r in ledger.records)))
+    if pointing := last.get("keypoints"):
+        settings = replace(
+            settings,
+            points=pointing.points,
+            image_size=pointing.image_size or settings.image_size,
+            keypoint_parameters=pointing.parameters,
+        )
+    if trajectory := last.get("trajectory"):
+        settings = replace(settings, trajectory_parameters=trajectory.parameters)
+    return settings
 
 
 def _ranges(numbers: list[int]) -> str:

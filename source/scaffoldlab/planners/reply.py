@@ -72,7 +72,7 @@ def read_trajectory(text: str, names: tuple[str, ...], count: int) -> tuple[np.n
     def check(value: Any) -> tuple[np.ndarray, np.ndarray]:
         items = _objects(value)
         if len(items) != count:
-            raise RejectedReply([f"There are {len(items)} waypoints; exactly {count} are needed."])
+            raise RejectedReply([f"Waypoints: got {len(items)}; exactly {count} are needed."])
         waypoints = _validate(_trajectory_schema(names), items, "waypoint")
         numbers = [w.waypoint_num for w in waypoints]
         if numbers != list(range(numbers[0], numbers[0] + count)):
@@ -116,7 +116,7 @@ def read_points(text: str, names: tuple[str, ...], convention: PointConvention, 
             raise RejectedReply(
                 [
                     f"The point {point.tolist()} of {json.dumps(name)} is outside the image; allowed: x in 0..{x}, "
-                    f"y in 0..{y}, written as {convention.meaning}."
+                    f"y in 0..{y}, written as {convention.meaning(width, height)}."
                     for name, point, out in zip(names, raw, outside, strict=True)
                     if out
                 ]
@@ -222,10 +222,10 @@ def _validate(schema: TypeAdapter[list[Any]], items: list[Any], noun: str) -> li
 
 
 def _fault(item: dict[str, Any], path: list[str], detail: Any) -> str:
-    field = ".".join(json.dumps(part) for part in path)
     if detail["type"] == "missing":
         place = item if len(path) == 1 else item.get(path[0], {})
         return _missing(path[-1], list(place), "it" if len(path) == 1 else json.dumps(path[0]))
+    field = json.dumps(path[0]) + "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in path[1:])
     return f"{field}: {detail['msg'][0].lower()}{detail['msg'][1:]}; got {_short(detail['input'])}."
 
 

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from scaffoldlab.camera import RgbdImage
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.planners.base import PlanRequest, Waypoints
-from scaffoldlab.planners.endpoint import Call, ChatEndpoint, OpenAIEndpoint, Reply, image_url
+from scaffoldlab.planners.endpoint import Call, ChatEndpoint, OpenAIEndpoint, QueryKind, Reply, image_url
 from scaffoldlab.planners.ledger import Ledger
 from scaffoldlab.planners.meter import Meter
 from scaffoldlab.planners.points import point_convention
@@ -21,7 +21,8 @@ from scaffoldlab.planners.reply import RESERVED_NAMES, RejectedReply, read_names
 from scaffoldlab.planners.settings import VlmSettings
 
 type Check = Callable[[PlanRequest, Waypoints], list[str]]
-"""Reasons why waypoints are no plan, empty if they are one; see :mod:`scaffoldlab.plans.validation`."""
+"""Reasons why waypoints are no plan, empty if they are one, e.g. of ``plans.validation.validate_waypoints``. Positions
+in them should be relative to ``waypoints.located_e[0]``, as in the prompt."""
 
 type Examples = Callable[[PlanRequest], Sequence[Waypoints]]
 """Waypoints that succeeded before, to show to the model (Scaffolds, section 3.2, few-shot improvement)."""
@@ -38,7 +39,7 @@ class VlmPlanner:
         settings: Parameters, retries, prices and caps.
         ledger: Records every call; one that was accepted before is not made again. None keeps no record.
         name: ``"vlm"``, or ``"replay"`` when a ledger answers.
-        check: Reasons why waypoints are no plan; they count as reasons against the reply.
+        check: Reasons why waypoints are no plan, as the model wrote them; they count as reasons against the reply.
         examples: Waypoints to show in the trajectory prompt, always the same for the same request.
     """
 
@@ -89,10 +90,10 @@ class VlmPlanner:
     def _locate(self, request: PlanRequest, image: RgbdImage) -> tuple[tuple[np.ndarray, np.ndarray], list[Reply]]:
         """Pixels of the keypoints, shape (K, 2), and their points in the env frame [m], shape (K, 3)."""
         sent = sent_image(image.rgb, self._settings.image_size)
-        names = request.keypoint_names
+        names, (height, width) = request.keypoint_names, sent.shape[:2]
 
         def read(text: str) -> tuple[np.ndarray, np.ndarray]:
-            fractions = read_points(text, names, self.points, sent.shape[1], sent.shape[0])
+            fractions = read_points(text, names, self.points, width, height)
             pixels = fractions * (image.camera.width, image.camera.height)
             located_e, reasons = [], []
             for name, pixel in zip(names, pixels, strict=True):
@@ -104,7 +105,9 @@ class VlmPlanner:
                 raise RejectedReply(reasons)
             return pixels, np.stack(located_e)
 
-        text = prompt("pointing", instruction=request.instruction, names=names, points=self.points)
+        text = prompt(
+            "pointing", instruction=request.instruction, names=names, points=self.points, width=width, height=height
+        )
         return self._query(self._call("keypoints", request.task, request.seed, request.index, text, sent), read)
 
     def _move(self, request: PlanRequest, pixels: np.ndarray, located_e: np.ndarray) -> tuple[Waypoints, list[Reply]]:
@@ -113,11 +116,12 @@ class VlmPlanner:
 
         def read(text: str) -> Waypoints:
             keypoints, hand = read_trajectory(text, names, request.waypoint_count)
-            keypoints_e, hand_e = origin_e + keypoints, origin_e + hand
-            keypoints_e[0], hand_e[0] = located_e, request.hand_e  # the model saw them rounded to 1 cm
-            waypoints = Waypoints(keypoints_e=keypoints_e, hand_e=hand_e, located_e=located_e, pixels=pixels)
+            waypoints = Waypoints(
+                keypoints_e=origin_e + keypoints, hand_e=origin_e + hand, located_e=located_e, pixels=pixels
+            )
             if reasons := self._check(request, waypoints) if self._check else []:
                 raise RejectedReply(reasons)
+            waypoints.keypoints_e[0], waypoints.hand_e[0] = located_e, request.hand_e  # the model saw them rounded
             return waypoints
 
         examples = self._examples(request) if self._examples else ()
@@ -132,10 +136,11 @@ class VlmPlanner:
         )
         return self._query(self._call("trajectory", request.task, request.seed, request.index, text), read)
 
-    def _call(self, kind: Any, task: str, seed: int, index: int, text: str, image: np.ndarray | None = None) -> Call:
-        content: list[dict[str, Any]] = [{"type": "text", "text": text}]
+    def _call(
+        self, kind: QueryKind, task: str, seed: int, index: int, text: str, image: np.ndarray | None = None
+    ) -> Call:
         images = {} if image is None else {image_url(image): image}
-        content = [*({"type": "image_url", "image_url": {"url": url}} for url in images), *content]
+        pictures = [{"type": "image_url", "image_url": {"url": url}} for url in images]
         settings = self._settings
         return Call(
             kind=kind,
@@ -144,7 +149,7 @@ class VlmPlanner:
             index=index,
             model=self._model,
             parameters=settings.trajectory_parameters if kind == "trajectory" else settings.keypoint_parameters,
-            messages=({"role": "user", "content": content if images else text},),
+            messages=({"role": "user", "content": [*pictures, {"type": "text", "text": text}] if images else text},),
             images=images,
             points=self.points.name if kind == "keypoints" else None,
         )
@@ -193,7 +198,7 @@ class VlmPlanner:
             "retries": sum(reply.attempt for reply in replies),
             "tokens_in": sum(reply.tokens_in or 0 for reply in replies),
             "tokens_out": sum(reply.tokens_out or 0 for reply in replies),
-            "cost_usd": None if None in costs else sum(cost or 0.0 for cost in costs),
+            "cost_usd": None if None in costs else round(sum(cost or 0.0 for cost in costs), 9),
         } | ({} if all(reply.exact for reply in replies) else {"prompt_differs": True})
 
 

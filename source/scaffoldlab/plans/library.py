@@ -84,7 +84,9 @@ class PlanLibrary:
         wanted = [int(i) for i in indices]
         wrong = [i for i in wanted if not 0 <= i < len(self)]
         if wrong:
-            raise ScaffoldError(f"plan library of task {self.task!r}: got index {wrong[0]}; allowed: 0 to {len(self) - 1}.")
+            raise ScaffoldError(
+                f"plan library of task {self.task!r}: got index {wrong[0]}; allowed: 0 to {len(self) - 1}."
+            )
         return replace(self, plans=tuple(self.plans[i] for i in wanted))
 
     def batch(self, steps: int) -> "PlanBatch":
@@ -110,7 +112,9 @@ class PlanLibrary:
             path: A file that ends in ``.plans.npz``; missing folders are made.
         """
         if not Path(path).name.endswith(SUFFIX):
-            raise ScaffoldError(f"plan library of task {self.task!r}: got path {path}; allowed: a name ending in {SUFFIX}.")
+            raise ScaffoldError(
+                f"plan library of task {self.task!r}: got path {path}; allowed: a name ending in {SUFFIX}."
+            )
         write_atomic(path, self._pack())
         return Path(path)
 
@@ -266,7 +270,9 @@ def _locate(path: Path, task: str | None) -> Path:
     if len(found) != 1:
         names = ", ".join(p.name for p in found) or "none"
         todo = "Name the one to use." if found else f"Make one: {_command(task)}"
-        raise ScaffoldError(f"{path}: a folder with {len(found)} plan libraries ({names}); allowed: one, or a file. {todo}")
+        raise ScaffoldError(
+            f"{path}: a folder with {len(found)} plan libraries ({names}); allowed: one, or a file. {todo}"
+        )
     return found[0]
 
 

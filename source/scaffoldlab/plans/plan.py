@@ -85,14 +85,15 @@ def interpolate(waypoints: np.ndarray, steps: int) -> np.ndarray:
 
 
 def with_waypoint_noise(plan: Plan, *, sigma: float, seed: int) -> Plan:
-    """The plan with N(0, sigma^2) [m] added to every position but those of the first waypoint (Scaffolds, appendix E.3).
+    """The plan with N(0, sigma^2) [m] added to every position but the first waypoint's (Scaffolds, appendix E.3).
 
     The same seed and plan give the same noise; the plan's ``provenance["index"]`` makes it differ over a library.
     """
     if sigma < 0 or seed < 0 or "index" not in plan.provenance:
         raise ScaffoldError(
-            f"waypoint noise of a plan of task {plan.task!r}: got sigma {sigma} m, seed {seed}, provenance with "
-            f"{', '.join(sorted(plan.provenance)) or 'nothing'}; allowed: sigma >= 0, seed >= 0, provenance with 'index'."
+            f"waypoint noise of a plan of task {plan.task!r}: got sigma {sigma} m, seed {seed} and provenance with "
+            f"{', '.join(sorted(plan.provenance)) or 'nothing'}; allowed: sigma >= 0, seed >= 0, provenance with "
+            "'index'."
         )
     rng = np.random.default_rng((seed, plan.provenance["index"], _NOISE_STREAM))
     keypoints_e, wrist_e = np.array(plan.keypoints_e, float), np.array(plan.wrist_e, float)

@@ -156,8 +156,9 @@ def _stretch(tracks: _Tracks) -> Iterator[str]:
         t = int(np.abs(apart - apart[0]).argmax())
         if abs(apart[t] - apart[0]) > tracks.limits.stretch_max:
             yield (
-                f"waypoint {t}, {tracks.names[i]} and {tracks.names[j]}: {apart[t]:.2f} m apart, but {apart[0]:.2f} m at "
-                f"waypoint 0, and both are on one rigid object; allowed: a change of {tracks.limits.stretch_max:.2f} m."
+                f"waypoint {t}, {tracks.names[i]} and {tracks.names[j]}: {apart[t]:.2f} m apart, but {apart[0]:.2f} m "
+                "at waypoint 0, and both are on one rigid object; "
+                f"allowed: a change of {tracks.limits.stretch_max:.2f} m."
             )
 
 
@@ -208,9 +209,9 @@ def _target_flip(tracks: _Tracks) -> Iterator[str]:
             k, how, _, flipped = flip
             began, ended = np.linalg.norm(away[k], axis=-1)
             yield (
-                f"waypoint {len(tracks.points_e) - 1}, {tracks.names[k]}: ends {ended:.2f} m from {tracks.names[target]} "
-                f"over ground, further than the {began:.2f} m at waypoint 0. The same motion {how} would end within "
-                f"{flipped:.2f} m: the axes look mixed up. x is forward, y is left, z is up."
+                f"waypoint {len(tracks.points_e) - 1}, {tracks.names[k]}: ends {ended:.2f} m from "
+                f"{tracks.names[target]} over ground, further than the {began:.2f} m at waypoint 0. The same motion "
+                f"{how} would end within {flipped:.2f} m: the axes look mixed up. x is forward, y is left, z is up."
             )
             return
 

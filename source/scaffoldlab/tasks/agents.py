@@ -50,6 +50,11 @@ CPU = replace(
 )
 
 
+RL_GAMES_ON_CPU = {} if torch.cuda.is_available() else {"torch_compile": False, "torch_threads": 1}
+"""Compiling costs 30 s in the first epoch, and its own threads fight the simulator's."""
+DEVICE = "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
 def _presets(make: Any) -> Any:
     default = PAPER if torch.cuda.is_available() else CPU
     return preset(default=make(default), paper=make(PAPER), cpu=make(CPU))
@@ -61,6 +66,7 @@ def rsl_rl(task: str) -> Any:
     def make(ppo: PpoNumbers) -> RslRlOnPolicyRunnerCfg:
         return RslRlOnPolicyRunnerCfg(
             seed=42,
+            device=DEVICE,
             num_steps_per_env=ppo.steps_per_env,
             max_iterations=ppo.iterations,
             save_interval=50,
@@ -194,9 +200,10 @@ def rl_games(task: str) -> Any:
                 "config": {
                     "name": task,
                     "env_name": "rlgpu",
-                    "device": "cuda:0",
-                    "device_name": "cuda:0",
+                    "device": DEVICE,
+                    "device_name": DEVICE,
                     "multi_gpu": False,
+                    **RL_GAMES_ON_CPU,
                     "ppo": True,
                     "mixed_precision": False,
                     "normalize_input": True,

@@ -32,6 +32,8 @@ class PlanCommand(CommandTerm):
     Attributes:
         step: Control step t of each episode, shape (num_envs,).
         plan_id: Plan of each env, shape (num_envs,).
+        assigned: Fixed plan of each env, shape (num_envs,), or None to sample.
+        lenient: True while losing the plan ends no episode (evaluation).
         succeeded: Whether the success condition has held in this episode, shape (num_envs,).
     """
 
@@ -47,6 +49,7 @@ class PlanCommand(CommandTerm):
         self.step = torch.zeros(self.num_envs, dtype=torch.long, device=self.device)
         self.plan_id = torch.zeros(self.num_envs, dtype=torch.long, device=self.device)
         self.assigned: torch.Tensor | None = None
+        self.lenient = False
         self._measured_at = -1
         self._env_ids = torch.arange(self.num_envs, device=self.device)
         self._body_names = body_names(self.composition)
@@ -135,6 +138,19 @@ class PlanCommand(CommandTerm):
     def keypoints(self) -> torch.Tensor:
         """Positions of the plan's keypoints now [m], shape (num_envs, K, 3)."""
         return self.distance.position
+
+    def keypoint_error(self) -> torch.Tensor:
+        """Distance of the plan's keypoints from the task's own, the largest of the K [m], shape (num_envs,).
+
+        It is zero for the oracle, and what a model's pointing is off by.
+        """
+        true = torch.stack([self.success.position(k.name) for k in self.composition.task.keypoints], 1)
+        return (self.keypoints - true).norm(dim=-1).amax(-1)
+
+    @property
+    def action_dim(self) -> int:
+        """Size of the action that follows the plan."""
+        return self._env.action_manager.total_action_dim
 
     @property
     def body_poses(self) -> torch.Tensor:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 def tracking_lost(env: ManagerBasedRLEnv) -> torch.Tensor:
     """Whether the tracking error exceeds delta, shape (num_envs,). Scaffolds, section 3.3."""
-    return plan_of(env).measure().exceeded
+    plan = plan_of(env)
+    return plan.measure().exceeded & (not plan.lenient)
 
 
 def plan_over(env: ManagerBasedRLEnv) -> torch.Tensor:

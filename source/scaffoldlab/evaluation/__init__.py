@@ -1,0 +1,1 @@
+"""How a policy is evaluated: episodes on unseen initial states, baselines, failure classes, a report."""

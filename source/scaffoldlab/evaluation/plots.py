@@ -1,0 +1,218 @@
+"""The plots of a report: one style, as PNG for a paper and as SVG that follows the page's light or dark scheme."""
+
+import contextlib
+import io
+import re
+from collections.abc import Iterator, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scaffoldlab.evaluation.episodes import OUTCOMES, Episodes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Light and dark shade of each colour. Series follow Okabe and Ito (2008): they stay apart for colour-blind readers.
+THEME = {
+    "page": ("#fafaf8", "#0f1317"),
+    "card": ("#fffffe", "#171c22"),
+    "ink": ("#14181d", "#edf0f3"),
+    "muted": ("#5c6773", "#9ba8b5"),
+    "line": ("#dfe3e8", "#2c353e"),
+    "policy": ("#0072b2", "#56b4e9"),
+    "baseline": ("#b9c2cb", "#4a5662"),
+    "success": ("#009e73", "#2fc598"),
+    "keypoint": ("#cc79a7", "#dc96bd"),
+    "lost": ("#d55e00", "#f0833e"),
+    "tracked": ("#e69f00", "#f2bd4e"),
+}
+COLORS = {name: light for name, (light, _) in THEME.items()}
+OUTCOME_COLORS = dict(zip(OUTCOMES, ("success", "keypoint", "lost", "tracked"), strict=True))
+"""Colour name of each outcome."""
+
+_WIDTH = 5.0  # [in]; about a phone's width at a 10 pt font
+_ON_COLOR = "#13171c"  # text on a series colour, dark in both schemes
+_STYLE = {
+    "font.size": 10,
+    "text.color": COLORS["ink"],
+    "text.parse_math": False,
+    "axes.edgecolor": COLORS["line"],
+    "axes.labelcolor": COLORS["muted"],
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": COLORS["line"],
+    "grid.linewidth": 0.8,
+    "xtick.color": COLORS["line"],
+    "ytick.color": COLORS["line"],
+    "xtick.labelcolor": COLORS["muted"],
+    "ytick.labelcolor": COLORS["muted"],
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 2.0,
+    "lines.solid_capstyle": "round",
+}
+
+
+def success_bars(episodes: Sequence[Episodes]) -> "Figure":
+    """Success rate and standard error of each policy; the best timed close is dark and named."""
+    with _figure(0.36 * len(episodes) + 0.55) as (figure, axes):
+        best = best_timed_close(episodes)
+        for row, record in enumerate(episodes):
+            rate, error = 100 * record.success_rate, 100 * record.success_stderr
+            color = "muted" if record is best else "baseline" if is_baseline(record) else "policy"
+            bars = [[min(error, rate)], [min(error, 100 - rate)]]
+            axes.barh(row, rate, height=0.66, color=COLORS[color])
+            axes.errorbar(rate, row, xerr=bars, color=COLORS["ink"], linewidth=1.3, capsize=3)
+            weight = "normal" if color == "baseline" else "bold"
+            text = f"{rate:.1f} ± {error:.1f} %"
+            axes.text(1.03, row, text, va="center", weight=weight, transform=axes.get_yaxis_transform())
+        labels = [f"{e.policy}\nthe best timed close" if e is best else e.policy for e in episodes]
+        _rows(axes, labels)
+        axes.set(xlabel="success rate [%] ± standard error")
+    return figure
+
+
+def outcome_bars(episodes: Sequence[Episodes]) -> "Figure":
+    """How the episodes of each policy ended, stacked, with the counts."""
+    with _figure(0.36 * len(episodes) + 0.95) as (figure, axes):
+        counts = np.stack([np.bincount(e.outcome, minlength=len(OUTCOMES)) for e in episodes])
+        share = 100 * counts / counts.sum(1, keepdims=True)
+        left = share.cumsum(1) - share
+        for k, (name, color) in enumerate(OUTCOME_COLORS.items()):
+            axes.barh(
+                range(len(episodes)), share[:, k], left=left[:, k], height=0.66, color=COLORS[color], label=name,
+                edgecolor=COLORS["card"], linewidth=0.8,
+            )  # fmt: skip
+        for row, k in np.argwhere(share > 6):
+            middle = left[row, k] + share[row, k] / 2
+            axes.text(middle, row, str(counts[row, k]), ha="center", va="center", color=_ON_COLOR, size=9)
+        _rows(axes, [e.policy for e in episodes])
+        axes.set(xlabel="episodes [%], with counts")
+        figure.legend(loc="outside upper center", ncols=4, handlelength=0.9, handletextpad=0.4, columnspacing=1.1)
+    return figure
+
+
+def tracking_error(episodes: Episodes) -> "Figure":
+    """Median and quartiles of the tracking error at each step, successes apart from failures, and the threshold."""
+    with _figure(3.1) as (figure, axes):
+        steps = np.arange(episodes.error.shape[1])
+        for name, color, rows, dashes in (
+            ("successes", "success", episodes.success, "-"),
+            ("failures", "lost", ~episodes.success, (0, (4, 1.5))),
+        ):
+            if rows.any():
+                low, median, high = np.nanpercentile(100 * episodes.error[rows], (25, 50, 75), axis=0)
+                axes.fill_between(steps, low, high, color=COLORS[color], alpha=0.2, linewidth=0)
+                axes.plot(steps, median, color=COLORS[color], linestyle=dashes, label=f"{name} ({rows.sum()})")
+        limit = 100 * episodes.threshold
+        axes.axhline(limit, color=COLORS["ink"], linewidth=1.1, linestyle=(0, (1, 2)))
+        text = f"lost above {limit:g} cm"
+        axes.annotate(text, (0, limit), (4, 3), textcoords="offset points", size=9, color=COLORS["muted"])
+        axes.set(xlabel="control step", ylabel="tracking error [cm]", xlim=(0, steps[-1]))
+        axes.set_ylim(0, max(1.25 * limit, axes.get_ylim()[1]))
+        axes.grid(axis="y")
+        figure.legend(loc="outside upper left", ncols=2, title="median, quartiles", title_fontsize=9, alignment="left")
+    return figure
+
+
+def training_curve(training: Sequence[dict[str, Any]]) -> "Figure":
+    """Success and tracking error over the env steps of the training.
+
+    Args:
+        training: Rows as in :func:`~scaffoldlab.evaluation.report.write_report`; a value may be missing or None.
+    """
+    with _figure(3.6, rows=(2, 1)) as (figure, (above, below)):
+        column = {
+            key: np.array([np.nan if row.get(key) is None else row[key] for row in training], float)
+            for key in (
+                "env_steps", "train_success", "eval_success", "eval_sampled_success", "tracking_error_m", "delta_m",
+            )
+        }  # fmt: skip
+        steps = column["env_steps"]
+        unit, name = next((u, n) for u, n in ((1e6, "millions"), (1e3, "thousands"), (1, "")) if steps[-1] >= u or u == 1)
+
+        def draw(axes: "Axes", key: str, label: str, color: str, **style: Any) -> None:
+            known = np.isfinite(column[key])
+            if known.any():
+                axes.plot(steps[known] / unit, 100 * column[key][known], color=COLORS[color], label=label, **style)
+
+        draw(above, "train_success", "training episodes", "baseline", linewidth=1.5)
+        draw(above, "eval_sampled_success", "sampled", "policy", linewidth=1.3, linestyle=(0, (4, 1.5)))
+        draw(above, "eval_success", "deterministic", "policy", marker="o", markersize=3.5)
+        draw(below, "delta_m", "tolerated", "ink", linewidth=1.1, linestyle=(0, (1, 2)))
+        draw(below, "tracking_error_m", "tracking error", "lost", linewidth=1.5)
+        above.set(ylabel="success [%]", ylim=(0, 103), xlim=(0, steps[-1] / unit))
+        below.set(ylabel="error [cm]", xlabel=f"env steps [{name}]" if name else "env steps")
+        below.set_ylim(bottom=0)
+        for axes in (above, below):
+            axes.grid(axis="y")
+            axes.legend(loc="lower center", bbox_to_anchor=(0.5, 0.97), ncols=3, handlelength=1.6, columnspacing=1.2)
+    return figure
+
+
+def is_baseline(record: Episodes) -> bool:
+    """Whether nothing was learned: the zero action and the timed closes."""
+    return record.policy == "zero action" or record.policy.startswith("timed close")
+
+
+def best_timed_close(episodes: Sequence[Episodes]) -> Episodes | None:
+    """The timed close of the highest success rate, the baseline to beat."""
+    timed = [e for e in episodes if e.policy.startswith("timed close")]
+    return max(timed, key=lambda e: e.success_rate, default=None)
+
+
+def png(figure: "Figure") -> bytes:
+    """The figure on white, 200 dots per inch."""
+    buffer = io.BytesIO()
+    with _style():
+        figure.savefig(buffer, format="png", dpi=200)
+    return buffer.getvalue()
+
+
+def svg(figure: "Figure", *, label: str) -> str:
+    """An ``<svg>`` element to stand in a page: real text, colours as CSS variables of :data:`THEME`, no address.
+
+    Args:
+        figure: Figure of this module.
+        label: What the figure shows, for readers who do not see it.
+    """
+    buffer = io.StringIO()
+    with _style({"svg.fonttype": "none", "svg.hashsalt": label}):
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    text = re.sub(r".*?<svg[^>]*(viewBox=\"[^\"]*\")[^>]*>", r"<svg \1>", buffer.getvalue(), count=1, flags=re.DOTALL)
+    text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)  # it would hold for the whole page
+    text = re.sub(r' id="[a-zA-Z]\w*_\d+"', "", text)  # equal in every figure
+    for name, color in COLORS.items():
+        text = text.replace(color, f"var(--{name})")
+    return text.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1)
+
+
+def _rows(axes: "Axes", labels: Sequence[str]) -> None:
+    """One named row for each bar, the first on top, over 0 to 100 %."""
+    axes.set_yticks(range(len(labels)), labels, color=COLORS["ink"])
+    axes.tick_params(axis="y", length=0)
+    axes.set(xlim=(0, 100), ylim=(len(labels) - 0.5, -0.5))
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x")
+
+
+@contextlib.contextmanager
+def _figure(height: float, *, rows: tuple[int, ...] = (1,)) -> "Iterator[tuple[Figure, Any]]":
+    """A figure of a height [in] and its axes, in this module's style; no pyplot, so that no window system is asked."""
+    from matplotlib.figure import Figure
+
+    with _style():
+        figure = Figure((_WIDTH, height), layout="constrained")
+        axes = figure.subplots(len(rows), sharex=True, height_ratios=rows)
+        yield figure, axes
+
+
+def _style(more: dict[str, Any] | None = None) -> contextlib.AbstractContextManager[None]:
+    import matplotlib
+
+    return matplotlib.rc_context({**_STYLE, **(more or {})})  # pyright: ignore[reportArgumentType]

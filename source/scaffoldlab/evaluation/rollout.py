@@ -1,0 +1,116 @@
+"""Runs episodes of several policies side by side, each episode from the exact initial state of its plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from scaffoldlab.evaluation.episodes import Episodes
+from scaffoldlab.terms.observations import plan_of
+
+if TYPE_CHECKING:
+    from isaaclab.envs import ManagerBasedRLEnv
+
+    from scaffoldlab.plans.library import PlanLibrary
+    from scaffoldlab.terms.plan_command import PlanCommand
+
+Policy = Callable[[dict[str, torch.Tensor], "PlanCommand"], torch.Tensor]
+"""Observations and plan -> actions, shape (num_envs, action_dim)."""
+
+
+def run_episodes(
+    env: ManagerBasedRLEnv,
+    library: PlanLibrary,
+    policies: Mapping[str, Policy],
+    *,
+    trials: int = 1,
+    on_step: Callable[[int, int], None] | None = None,
+) -> list[Episodes]:
+    """Runs ``trials`` episodes of every plan with every policy; losing the plan does not end an episode here.
+
+    Args:
+        env: Env of the library's task, any number of envs.
+        library: Plans, and with them the initial states.
+        policies: Policies by name.
+        trials: Episodes per plan and policy.
+        on_step: Called with (steps done, steps in all) for progress.
+
+    Returns:
+        One record per policy, in order.
+    """
+    plan = plan_of(env)
+    names = list(policies)
+    jobs = torch.tensor([(p, i) for p in range(len(names)) for _ in range(trials) for i in range(len(library))])
+    before = plan.library, plan.assigned, plan.lenient, env.common_step_counter
+    plan.use(library)
+    plan.lenient = True
+    parts, batches = [], jobs.split(env.num_envs)
+    try:
+        for number, batch in enumerate(batches):
+            progress = (lambda s, n=number: on_step(s + n * plan.steps, len(batches) * plan.steps)) if on_step else None
+            parts.append(_run_batch(env, plan, [policies[name] for name in names], batch.to(env.device), progress))
+    finally:
+        plan.use(before[0])
+        plan.assigned, plan.lenient, env.common_step_counter = before[1:]
+        env.reset()
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    policy_of_job = jobs[:, 0].numpy()
+    return [
+        Episodes(
+            policy=name,
+            success=columns[0][rows],
+            success_end=columns[1][rows],
+            error=columns[2][rows],
+            keypoint_error=columns[3][rows],
+            threshold=plan.cfg.threshold,
+            plan_id=jobs[rows, 1].numpy(),
+        )
+        for name, rows in ((name, np.flatnonzero(policy_of_job == p)) for p, name in enumerate(names))
+    ]
+
+
+@torch.inference_mode()
+def _run_batch(env, plan, policies: list[Policy], jobs: torch.Tensor, on_step) -> tuple[np.ndarray, ...]:
+    """Success, success at the end, error and keypoint error of at most ``num_envs`` episodes."""
+    count = len(jobs)
+    plan.assign(torch.cat([jobs[:, 1], jobs.new_zeros(env.num_envs - count)]))
+    observations, _ = env.reset()
+    rows = [(jobs[:, 0] == p).nonzero().flatten() for p in range(len(policies))]
+    actions = torch.zeros(env.num_envs, env.action_manager.total_action_dim, device=env.device)
+    errors = torch.zeros(count, plan.steps, device=env.device)
+    keypoint_error = torch.zeros(count)
+    for step in range(1, plan.steps):
+        for policy, row in zip(policies, rows, strict=True):
+            if len(row):
+                actions[row] = policy(observations, plan)[row]
+        observations, *_ = env.step(actions)
+        errors[:, step] = plan.distance.error[:count]
+        if step == 1:
+            keypoint_error = plan.keypoint_error()[:count]
+        if on_step:
+            on_step(step)
+    succeeded, at_end = plan.succeeded[:count], plan.success()[:count]
+    return tuple(t.cpu().numpy().copy() for t in (succeeded, at_end, errors, keypoint_error))
+
+
+def zero_action(observations: dict[str, torch.Tensor], plan: PlanCommand) -> torch.Tensor:
+    """Follows the plan with an open hand."""
+    return torch.zeros(plan.num_envs, plan.action_dim, device=plan.device)
+
+
+def timed_close(fraction: float) -> Policy:
+    """Follows the plan and closes all fingers at a fraction of the episode."""
+
+    def policy(observations: dict[str, torch.Tensor], plan: PlanCommand) -> torch.Tensor:
+        actions = zero_action(observations, plan)
+        actions[:, 6:] = (plan.step >= fraction * plan.steps).float()[:, None]
+        return actions
+
+    return policy
+
+
+TIMED_CLOSES = {f"timed close at {f:.2f}": timed_close(f) for f in (0.30, 0.35, 0.40, 0.45, 0.50)}
+"""The timed closes that every evaluation runs; the best of them is the baseline to beat."""

@@ -1,0 +1,54 @@
+"""Opening the environment of a task from Python, as Isaac Lab's own commands do."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import cast
+
+import gymnasium as gym
+import torch
+from isaaclab.app import launch_simulation
+from isaaclab.envs import ManagerBasedRLEnv, ManagerBasedRLEnvCfg
+from isaaclab_tasks.utils import resolve_task_config
+
+import scaffoldlab.tasks  # noqa: F401  registers the tasks
+from scaffoldlab.specs.models import load_task
+
+
+def make_cfg(
+    task: str, *, num_envs: int, device: str | None = None, seed: int | None = None, overrides: Sequence[str] = ()
+) -> ManagerBasedRLEnvCfg:
+    """The resolved environment configuration of a task.
+
+    Args:
+        task: Task name, e.g. ``move_apple``.
+        num_envs: Number of envs.
+        device: ``cpu``, ``cuda:0``, ...; None takes CUDA when there is any.
+        seed: Seed of the env.
+        overrides: Hydra overrides and presets, e.g. ``physics=newton_mjwarp``.
+    """
+    cfg, _ = resolve_task_config(load_task(task).task.env_id, None, overrides=list(overrides))
+    cfg.scene.num_envs = num_envs
+    cfg.sim.device = device or ("cuda:0" if torch.cuda.is_available() else "cpu")
+    cfg.seed = seed
+    return cfg
+
+
+@contextmanager
+def open_env(
+    task: str, *, num_envs: int, device: str | None = None, seed: int | None = None, overrides: Sequence[str] = ()
+) -> Iterator[ManagerBasedRLEnv]:
+    """The environment of a task, closed at the end; see :func:`make_cfg` for the arguments."""
+    cfg = make_cfg(task, num_envs=num_envs, device=device, seed=seed, overrides=overrides)
+    with open_cfg(cfg, load_task(task).task.env_id) as env:
+        yield env
+
+
+@contextmanager
+def open_cfg(cfg: ManagerBasedRLEnvCfg, env_id: str) -> Iterator[ManagerBasedRLEnv]:
+    """The environment of a configuration, closed at the end."""
+    with launch_simulation(cfg, None):
+        env = cast(ManagerBasedRLEnv, gym.make(env_id, cfg=cfg).unwrapped)
+        try:
+            yield env
+        finally:
+            env.close()
