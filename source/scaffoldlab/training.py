@@ -111,10 +111,13 @@ class Trainer:
         """Trains until a limit is reached and returns the path of the best checkpoint."""
         self._watch(on_iteration)
         self._started = time.monotonic() - self.state.wall_seconds
+        self._in_step = True
         while not self._done():
             count = min(self.limits.evaluate_every, self.limits.iterations - self.state.iteration)
             with _stdout_to(self.folder / "train.log"):
-                self.runner.learn(count)
+                # Cutting episodes short at random takes the envs out of step after the reset of all of them.
+                self.runner.learn(count, init_at_random_ep_len=self._in_step)
+            self._in_step = False
             # rsl_rl leaves the counter at the last iteration it did, not at the next one to do.
             self.runner.current_learning_iteration += 1
             if self._recent_success() >= self.limits.evaluate_above or self._done(before_evaluation=True):
@@ -135,6 +138,7 @@ class Trainer:
             {"deterministic": deterministic_policy(self.runner), "sampled": sampled_policy(self.runner)},
         )
         self.runner.alg.train_mode()
+        self._in_step = True
         point = self.state.curve[-1]
         point["eval_success"], point["eval_sampled_success"] = deterministic.success_rate, sampled.success_rate
         # Deterministic success counts; sampled success and tracking break ties.

@@ -30,7 +30,7 @@ def build(folder: Path, license: str) -> None:
             quat_xyzw=(0, 0.70710678, 0, 0.70710678),
         )
     tile = rounded_box((0.02, 0.195, 0.095), 0.004, subdivisions=1)
-    for row in range(5):
+    for row in range(2):
         for column in range(-4, 5):
             y = 0.2 * column + (0.1 if row % 2 else 0)
             if abs(y) < 0.75:

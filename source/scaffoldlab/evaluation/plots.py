@@ -3,7 +3,7 @@
 import contextlib
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -58,20 +58,19 @@ _STYLE = {
 
 
 def success_bars(episodes: Sequence[Episodes]) -> "Figure":
-    """Success rate and standard error of each policy; the best timed close is dark and named."""
-    with _figure(0.36 * len(episodes) + 0.55) as (figure, axes):
+    """Success rate and standard error of each policy; the best timed close is darker than the other baselines."""
+    with _figure(0.36 * len(episodes) + 0.95) as (figure, axes):
         best = best_timed_close(episodes)
         for row, record in enumerate(episodes):
             rate, error = 100 * record.success_rate, 100 * record.success_stderr
             color = "muted" if record is best else "baseline" if is_baseline(record) else "policy"
             bars = [[min(error, rate)], [min(error, 100 - rate)]]
             axes.barh(row, rate, height=0.66, color=COLORS[color])
-            axes.errorbar(rate, row, xerr=bars, color=COLORS["ink"], linewidth=1.3, capsize=3)
-            weight = "normal" if color == "baseline" else "bold"
+            if error:
+                axes.errorbar(rate, row, xerr=bars, color=COLORS["ink"], linewidth=1.3, capsize=3)
             text = f"{rate:.1f} ± {error:.1f} %"
-            axes.text(1.03, row, text, va="center", weight=weight, transform=axes.get_yaxis_transform())
-        labels = [f"{e.policy}\nthe best timed close" if e is best else e.policy for e in episodes]
-        _rows(axes, labels)
+            axes.text(1.03, row, text, va="center_baseline", transform=axes.get_yaxis_transform())
+        _rows(axes, episodes, bold=[e is best or not is_baseline(e) for e in episodes])
         axes.set(xlabel="success rate [%] ± standard error")
     return figure
 
@@ -89,8 +88,8 @@ def outcome_bars(episodes: Sequence[Episodes]) -> "Figure":
             )  # fmt: skip
         for row, k in np.argwhere(share > 6):
             middle = left[row, k] + share[row, k] / 2
-            axes.text(middle, row, str(counts[row, k]), ha="center", va="center", color=_ON_COLOR, size=9)
-        _rows(axes, [e.policy for e in episodes])
+            axes.text(middle, row, str(counts[row, k]), ha="center", va="center_baseline", color=_ON_COLOR, size=9)
+        _rows(axes, episodes)
         axes.set(xlabel="episodes [%], with counts")
         figure.legend(loc="outside upper center", ncols=4, handlelength=0.9, handletextpad=0.4, columnspacing=1.1)
     return figure
@@ -98,24 +97,26 @@ def outcome_bars(episodes: Sequence[Episodes]) -> "Figure":
 
 def tracking_error(episodes: Episodes) -> "Figure":
     """Median and quartiles of the tracking error at each step, successes apart from failures, and the threshold."""
-    with _figure(3.1) as (figure, axes):
+    with _figure(3.6) as (figure, axes):
         steps = np.arange(episodes.error.shape[1])
         for name, color, rows, dashes in (
             ("successes", "success", episodes.success, "-"),
             ("failures", "lost", ~episodes.success, (0, (4, 1.5))),
         ):
             if rows.any():
-                low, median, high = np.nanpercentile(100 * episodes.error[rows], (25, 50, 75), axis=0)
-                axes.fill_between(steps, low, high, color=COLORS[color], alpha=0.2, linewidth=0)
-                axes.plot(steps, median, color=COLORS[color], linestyle=dashes, label=f"{name} ({rows.sum()})")
+                error = 100 * episodes.error[rows]
+                known = np.isfinite(error).any(0)
+                low, median, high = np.nanpercentile(error[:, known], (25, 50, 75), axis=0)
+                axes.fill_between(steps[known], low, high, color=COLORS[color], alpha=0.2, linewidth=0)
+                axes.plot(steps[known], median, color=COLORS[color], linestyle=dashes, label=f"{name} ({rows.sum()})")
         limit = 100 * episodes.threshold
         axes.axhline(limit, color=COLORS["ink"], linewidth=1.1, linestyle=(0, (1, 2)))
         text = f"lost above {limit:g} cm"
         axes.annotate(text, (0, limit), (4, 3), textcoords="offset points", size=9, color=COLORS["muted"])
         axes.set(xlabel="control step", ylabel="tracking error [cm]", xlim=(0, steps[-1]))
-        axes.set_ylim(0, max(1.25 * limit, axes.get_ylim()[1]))
+        axes.set_ylim(0, np.clip(axes.get_ylim()[1], 1.25 * limit, 4 * limit))  # what flies away would hide the rest
         axes.grid(axis="y")
-        figure.legend(loc="outside upper left", ncols=2, title="median, quartiles", title_fontsize=9, alignment="left")
+        figure.legend(loc="outside upper left", ncols=2)
     return figure
 
 
@@ -132,25 +133,28 @@ def training_curve(training: Sequence[dict[str, Any]]) -> "Figure":
                 "env_steps", "train_success", "eval_success", "eval_sampled_success", "tracking_error_m", "delta_m",
             )
         }  # fmt: skip
-        steps = column["env_steps"]
-        unit, name = next((u, n) for u, n in ((1e6, "millions"), (1e3, "thousands"), (1, "")) if steps[-1] >= u or u == 1)
+        steps, end = column["env_steps"], float(np.nanmax(column["env_steps"]))
+        unit, name = (1e6, "millions") if end >= 1e6 else (1e3, "thousands")
 
         def draw(axes: "Axes", key: str, label: str, color: str, **style: Any) -> None:
             known = np.isfinite(column[key])
             if known.any():
-                axes.plot(steps[known] / unit, 100 * column[key][known], color=COLORS[color], label=label, **style)
+                x, y = steps[known] / unit, 100 * column[key][known]
+                axes.plot(x, y, color=COLORS[color], label=label, clip_on=False, **style)
 
+        dots = {"marker": "o", "markersize": 3.5}  # few and far between
         draw(above, "train_success", "training episodes", "baseline", linewidth=1.5)
-        draw(above, "eval_sampled_success", "sampled", "policy", linewidth=1.3, linestyle=(0, (4, 1.5)))
-        draw(above, "eval_success", "deterministic", "policy", marker="o", markersize=3.5)
+        draw(above, "eval_sampled_success", "sampled", "policy", linewidth=1.3, linestyle=(0, (4, 1.5)), **dots)
+        draw(above, "eval_success", "deterministic", "policy", **dots)
         draw(below, "delta_m", "tolerated", "ink", linewidth=1.1, linestyle=(0, (1, 2)))
         draw(below, "tracking_error_m", "tracking error", "lost", linewidth=1.5)
-        above.set(ylabel="success [%]", ylim=(0, 103), xlim=(0, steps[-1] / unit))
-        below.set(ylabel="error [cm]", xlabel=f"env steps [{name}]" if name else "env steps")
+        above.set(ylabel="success [%]", ylim=(0, 103), xlim=(0, end / unit))
+        below.set(ylabel="error [cm]", xlabel=f"env steps [{name}]")
         below.set_ylim(bottom=0)
         for axes in (above, below):
             axes.grid(axis="y")
-            axes.legend(loc="lower center", bbox_to_anchor=(0.5, 0.97), ncols=3, handlelength=1.6, columnspacing=1.2)
+            if axes.lines:
+                axes.legend(loc="lower center", bbox_to_anchor=(0.5, 0.97), ncols=3, handlelength=1.6, columnspacing=1)
     return figure
 
 
@@ -186,23 +190,25 @@ def svg(figure: "Figure", *, label: str) -> str:
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     text = re.sub(r".*?<svg[^>]*(viewBox=\"[^\"]*\")[^>]*>", r"<svg \1>", buffer.getvalue(), count=1, flags=re.DOTALL)
     text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)  # it would hold for the whole page
-    text = re.sub(r' id="[a-zA-Z]\w*_\d+"', "", text)  # equal in every figure
+    text = re.sub(r' id="[\w.]+_\d+"', "", text)  # equal in every figure
     for name, color in COLORS.items():
         text = text.replace(color, f"var(--{name})")
     return text.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1)
 
 
-def _rows(axes: "Axes", labels: Sequence[str]) -> None:
-    """One named row for each bar, the first on top, over 0 to 100 %."""
-    axes.set_yticks(range(len(labels)), labels, color=COLORS["ink"])
+def _rows(axes: "Axes", episodes: Sequence[Episodes], bold: Sequence[bool] = ()) -> None:
+    """One named row for each policy, the first on top, over 0 to 100 %."""
+    axes.set_yticks(range(len(episodes)), [e.policy for e in episodes], color=COLORS["ink"])
+    for label, heavy in zip(axes.get_yticklabels(), bold, strict=False):
+        label.set_fontweight("bold" if heavy else "normal")
     axes.tick_params(axis="y", length=0)
-    axes.set(xlim=(0, 100), ylim=(len(labels) - 0.5, -0.5))
+    axes.set(xlim=(0, 100), ylim=(len(episodes) - 0.5, -0.5))
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
 
 
 @contextlib.contextmanager
-def _figure(height: float, *, rows: tuple[int, ...] = (1,)) -> "Iterator[tuple[Figure, Any]]":
+def _figure(height: float, *, rows: tuple[int, ...] = (1,)) -> "Generator[tuple[Figure, Any]]":
     """A figure of a height [in] and its axes, in this module's style; no pyplot, so that no window system is asked."""
     from matplotlib.figure import Figure
 

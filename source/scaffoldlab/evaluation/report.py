@@ -3,19 +3,23 @@
 import base64
 import io
 import json
+import math
 import os
 import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.evaluation import plots
-from scaffoldlab.evaluation.episodes import KEYPOINT_LIMIT, Episodes
+from scaffoldlab.evaluation.episodes import KEYPOINT_LIMIT, OUTCOMES, Episodes
 from scaffoldlab.files import write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 METRICS = {
     "task": "name of the task",
@@ -50,7 +54,7 @@ def write_report(
     plan_pictures: Sequence[np.ndarray] = (),
     video: str | os.PathLike[str] | None = None,
 ) -> None:
-    """Writes the report of an evaluation; on an error the old one is as it was.
+    """Writes the report of an evaluation; all of it or, on a full disk, nothing.
 
     - ``metrics.json``: ``metrics``, the measured keys of :data:`METRICS`, and ``policies``, which maps each policy to
       :meth:`Episodes.summary`. What is not a number, or infinite, is null.
@@ -68,26 +72,24 @@ def write_report(
         training: Rows with ``env_steps``, ``wall_seconds``, ``train_success``, ``eval_success``,
             ``eval_sampled_success``, ``tracking_error_m``, ``steps_per_second`` and ``delta_m``; a value may be None.
         plan_pictures: Picture of plan i at position i, each of shape (H, W, 3), uint8; the first few will do.
-        video: An mp4 file.
+        video: An mp4 file of episodes of the policy under evaluation.
 
     Raises:
-        ScaffoldError: A key of ``metrics`` or the episodes are missing, or a file cannot be read or written.
+        ScaffoldError: A metric is missing, there are no policies or two of one name, or a file cannot be read or
+            written.
     """
-    missing = [key for key in METRICS if key not in metrics and key not in _MEASURED]
-    if missing or not episodes:
+    if missing := [key for key in METRICS if key not in metrics and key not in _MEASURED]:
         raise ScaffoldError(
             f"{folder}: a report needs the metrics {', '.join(missing)}; got {', '.join(metrics) or 'none'}."
-            if missing
-            else f"{folder}: a report needs the episodes of at least one policy; got none."
         )
-    zero = next((e.success_rate for e in episodes if e.policy == "zero action"), None)
+    policies = [e.policy for e in episodes]
+    if not policies or len(set(policies)) < len(policies):
+        raise ScaffoldError(f"{folder}: a report needs at least one policy, each of its own name; got {policies}.")
     head = episodes[0]
-    measured = (len(head.success), head.success_rate, head.success_stderr, zero)
-    values: dict[str, Any] = _json(
-        dict(metrics)
-        | dict(zip(_MEASURED, measured, strict=True))
-        | {"policies": {e.policy: e.summary() for e in episodes}}
-    )
+    zero = next((e.success_rate for e in episodes if e.policy == "zero action"), None)
+    measured = dict(zip(_MEASURED, (len(head.success), head.success_rate, head.success_stderr, zero), strict=True))
+    given = {**metrics, **measured, "policies": {e.policy: e.summary() for e in episodes}}
+    values: dict[str, Any] = _json({key: given[key] for key in METRICS} | given)
     figures = {
         "success": plots.success_bars(episodes),
         "outcomes": plots.outcome_bars(episodes),
@@ -95,7 +97,15 @@ def write_report(
     }
     if training:
         figures["training"] = plots.training_curve(training)
-    page = _page(values, figures, instruction, episodes, training or (), plan_pictures, video)
+    page = _page(
+        values,
+        figures,
+        instruction=instruction,
+        episodes=episodes,
+        training=training or (),
+        plan_pictures=plan_pictures,
+        video=video,
+    )
     files = {f"{name}.png": plots.png(figure) for name, figure in figures.items()}
     files |= {
         "episodes.npz": _episodes_file(episodes),
@@ -116,7 +126,8 @@ def write_report(
 
 def _page(
     values: Mapping[str, Any],
-    figures: Mapping[str, Any],
+    figures: Mapping[str, "Figure"],
+    *,
     instruction: str,
     episodes: Sequence[Episodes],
     training: Sequence[dict[str, Any]],
@@ -127,31 +138,146 @@ def _page(
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("scaffoldlab.evaluation", ""),
+        loader=PackageLoader("scaffoldlab.evaluation", "."),
         undefined=StrictUndefined,
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "duration": _duration, "value": _value, "cm": _cm}
-    head, plan_source = episodes[0], str(values["plan_source"])
+    environment.filters |= {"percent": _percent, "cm": _cm, "value": _value, "duration": _duration}
+    source = str(values["plan_source"])
+    speeds = [row["steps_per_second"] for row in training if row.get("steps_per_second")]
     return environment.get_template("report.html.j2").render(
         values=values,
-        instruction=instruction,
-        head=head,
-        head_trials=_trials(head),
-        states=len(np.unique(head.plan_id)),
-        episodes=episodes,
-        is_baseline=plots.is_baseline,
-        best=plots.best_timed_close(episodes),
-        source=next((text for word, text in _SOURCES.items() if plan_source.startswith(word)), "made by a model"),
-        sources=_SOURCES,
-        figures={name: plots.svg(figure, label=_label(name, episodes)) for name, figure in figures.items()},
-        speed=float(np.median([r["steps_per_second"] for r in training if r.get("steps_per_second")] or [np.nan])),
-        pictures=[_picture(picture) for picture in plan_pictures],
-        video=_data_uri("video/mp4", _read(video)) if video is not None else None,
         meanings=METRICS,
+        instruction=instruction,
+        episodes=episodes,
+        head=episodes[0],
+        states=len(np.unique(episodes[0].plan_id)),
+        best=plots.best_timed_close(episodes),
+        is_baseline=plots.is_baseline,
+        keypoint_limit=KEYPOINT_LIMIT,
+        sources=_SOURCES,
+        planner=next((text for word, text in _SOURCES.items() if source.startswith(word)), ""),
+        svg={name: plots.svg(figure, label=_label(name, episodes)) for name, figure in figures.items()},
+        training=training,
+        speed=float(np.median(speeds)) if speeds else None,
+        pictures=[(_webp(picture), _caption(episodes[0], i)) for i, picture in enumerate(plan_pictures)],
+        video=_data_uri("video/mp4", _read(video)) if video is not None else None,
         theme=plots.THEME,
         outcome_colors=plots.OUTCOME_COLORS,
-        keypoint_limit=KEYPOINT_LIMIT,
     )
+
+
+def _label(name: str, episodes: Sequence[Episodes]) -> str:
+    """A figure in words."""
+    if name == "success":
+        rates = (f"{e.policy} {_percent(e.success_rate)} ± {_percent(e.success_stderr)} %" for e in episodes)
+        return f"Bar chart of success rates: {', '.join(rates)}."
+    if name == "outcomes":
+        ends = (
+            f"{e.policy}: {', '.join(f'{n} {outcome}' for outcome, n in e.summary()['outcomes'].items())}"
+            for e in episodes
+        )
+        return f"Stacked bars of how the episodes ended. {'; '.join(ends)}."
+    if name == "tracking":
+        return f"Tracking error of {episodes[0].policy} at each control step, successes apart from failures."
+    return "Success and tracking error over the env steps of the training."
+
+
+def _caption(record: Episodes, plan: int) -> str:
+    """What became of a plan, e.g. ``2 of 3 succeeded``; empty if it was not run."""
+    runs = record.success[record.plan_id == plan]
+    if len(runs) < 2:
+        return OUTCOMES[record.outcome[record.plan_id == plan][0]] if len(runs) else ""
+    return f"{runs.sum()} of {len(runs)} succeeded"
+
+
+def _episodes_file(episodes: Sequence[Episodes]) -> bytes:
+    """The arrays of all episodes, as an npz file."""
+
+    def column(values: Callable[[Episodes], np.ndarray]) -> np.ndarray:
+        return np.concatenate([values(e) for e in episodes])
+
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        policies=np.array([e.policy for e in episodes]),
+        outcomes=np.array(OUTCOMES),
+        threshold=np.array([e.threshold for e in episodes]),
+        policy=np.repeat(np.arange(len(episodes)), [len(e.success) for e in episodes]),
+        plan_id=column(lambda e: e.plan_id),
+        success=column(lambda e: e.success),
+        success_end=column(lambda e: e.success_end),
+        outcome=column(lambda e: e.outcome),
+        keypoint_error=column(lambda e: e.keypoint_error),
+        error=column(lambda e: e.error),
+    )
+    return buffer.getvalue()
+
+
+def _json(value: Any) -> Any:
+    """The value in plain JSON types; what is not finite becomes None."""
+    if isinstance(value, Mapping):
+        return {str(key): _json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_json(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _webp(picture: np.ndarray) -> str:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    image = Image.fromarray(picture)
+    image.thumbnail((640, 640))
+    image.save(buffer, "webp", quality=85)
+    return _data_uri("image/webp", buffer.getvalue())
+
+
+def _data_uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _read(path: str | os.PathLike[str]) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ScaffoldError(f"{path}: the video could not be read ({error.strerror}).") from error
+
+
+def _percent(share: float) -> str:
+    return "100" if share == 1 else f"{100 * share:.1f}"
+
+
+def _cm(meters: float | None) -> str:
+    return "–" if meters is None else f"{100 * meters:.3g}"
+
+
+def _value(value: Any) -> str:
+    """A metric as text, e.g. ``1,500,000`` or ``0.875``."""
+    match value:
+        case None:
+            return "–"
+        case bool():
+            return "yes" if value else "no"
+        case str():
+            return value
+        case int():
+            return f"{value:,}"
+        case float():
+            return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return json.dumps(value)
+
+
+def _duration(seconds: float | None) -> str:
+    """E.g. ``1 h 12 min``."""
+    if seconds is None:
+        return "–"
+    minutes, second = divmod(round(seconds), 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour} h {minute} min" if hour else f"{minute} min {second} s" if minute else f"{seconds:.3g} s"

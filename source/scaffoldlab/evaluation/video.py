@@ -15,6 +15,7 @@ from scaffoldlab.evaluation.plots import THEME
 from scaffoldlab.files import write_atomic
 
 _DARK = {name: dark for name, (_, dark) in THEME.items()}
+_RED = "#f4595f"
 _GAP, _BAND, _BORDER, _BAR = 16, 36, 4, 10  # margin, caption, frame of a tile, time bar [px]
 
 type _Tile = tuple[np.ndarray, str, str]  # clip, caption, colour
@@ -54,7 +55,7 @@ def side_by_side(
         raise ScaffoldError(f"video: got {len(captions)} failure classes; allowed: {len(failures)}, one a failure.")
     halves: tuple[list[_Tile], list[_Tile]] = (
         [(clip, "success", _DARK["success"]) for clip in successes],
-        [(clip, caption, _DARK["lost"]) for clip, caption in zip(failures, captions, strict=True)],
+        [(clip, caption, _RED) for clip, caption in zip(failures, captions, strict=True)],
     )
     return _frames(halves, episodes, width - width % 2)
 
@@ -128,7 +129,7 @@ def _frames(halves: tuple[list[_Tile], list[_Tile]], episodes: int, width: int) 
     pitch = picture[1] + _BAND + _BORDER + _GAP
     height = _GAP + rows * pitch + _BAR
     canvas = Image.new("RGB", (width, height + height % 2), _DARK["page"])
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(22)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(min(22, inner / 11))
 
     corners: list[tuple[int, int]] = []  # of the pictures
     for side, (half, name) in enumerate(zip(halves, ("successes", "failures"), strict=True)):

@@ -166,7 +166,7 @@ class RewardsCfg:
 
     keypoint_tracking = RewardTermCfg(func=rewards.keypoint_tracking, weight=1.0)
     fingertip_contact = RewardTermCfg(func=rewards.fingertip_contact, weight=preset(default=0.5, paper=1.0))
-    action_magnitude = RewardTermCfg(func=rewards.action_magnitude, weight=0.0)
+    action_magnitude = RewardTermCfg(func=rewards.action_magnitude, weight=preset(default=0.0, cpu=-0.005))
 
 
 @configclass

@@ -24,9 +24,10 @@ def make_cfg(
         num_envs: Number of envs.
         device: ``cpu``, ``cuda:0``, ...; None takes CUDA when there is any.
         seed: Seed of the env.
-        overrides: Hydra overrides and presets, e.g. ``physics=newton_mjwarp``.
+        overrides: Hydra overrides and presets, e.g. ``physics=newton_mjwarp``; those of the agent are passed over.
     """
-    cfg, _ = resolve_task_config(load_task(task).task.env_id, None, overrides=list(overrides))
+    of_env = [o for o in overrides if not o.startswith("agent.")]
+    cfg, _ = resolve_task_config(load_task(task).task.env_id, None, overrides=of_env)
     cfg.scene.num_envs = num_envs
     cfg.sim.device = device or ("cuda:0" if torch.cuda.is_available() else "cpu")
     cfg.seed = seed

@@ -29,6 +29,7 @@ class ResidualHandAction(ActionTerm):
         super().__init__(cfg, env)
         self.plan: PlanCommand = env.command_manager.get_term("plan")  # type: ignore[assignment]
         self.robot = self.plan.robot
+        self._sent = False
         self._raw = torch.zeros(self.num_envs, self.action_dim, device=self.device)
         limits = [cfg.position_limit] * 3 + [cfg.rotation_limit] * 3
         self._limits = torch.tensor(limits, device=self.device)
@@ -58,10 +59,13 @@ class ResidualHandAction(ActionTerm):
         fingers = self.robot.open + closure * (self.robot.close - self.robot.open)
         target = torch.cat([self.robot.wrist_joints(wrist), fingers], -1)
         self.robot.target.lerp_(target, 1 - self.cfg.gamma)
+        self._sent = False
 
     def apply_actions(self) -> None:
-        """Sends the targets to the drives, once per physics step."""
-        self.robot.asset.set_joint_position_target_index(target=self.robot.target, joint_ids=self.robot.joints)
+        """Sends the targets to the drives in the first physics step; they hold for the others."""
+        if not self._sent:
+            self.robot.send_target()
+            self._sent = True
 
 
 @configclass

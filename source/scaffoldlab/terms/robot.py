@@ -30,6 +30,7 @@ class HandRobot:
         self.asset: Articulation = env.scene["robot"]
         self.device = env.device
         self.joints, _ = self.asset.find_joints(spec.wrist_joints + spec.finger_joints, preserve_order=True)
+        self._joint_ids = torch.tensor(self.joints, dtype=torch.int32, device=self.device)
         self.tips, _ = self.asset.find_bodies(list(spec.fingertips.values()), preserve_order=True)
         palm_quat = quat_xyzw_from_rpy(np.radians(spec.palm_rpy_deg))
         self.center = self._tensor(np_quat_apply(palm_quat, np.array(grasp.center)))
@@ -67,8 +68,13 @@ class HandRobot:
         self.asset.write_joint_state_to_sim_index(
             position=position, velocity=torch.zeros_like(position), joint_ids=self.joints, env_ids=ids
         )
-        self.asset.set_joint_position_target_index(target=position, joint_ids=self.joints, env_ids=ids)
         self.target[env_ids] = position
+        self.send_target(ids)
+
+    def send_target(self, env_ids: torch.Tensor | None = None) -> None:
+        """Sends :attr:`target` to the drives of some envs, or of all."""
+        value = self.target if env_ids is None else self.target[env_ids]
+        self.asset.actuators.target_command.set_position_index(value=value, joint_ids=self._joint_ids, env_ids=env_ids)
 
     def _offset(self, rpy: torch.Tensor) -> torch.Tensor:
         quat = quat_from_euler_xyz(rpy[:, 0], rpy[:, 1], rpy[:, 2])

@@ -19,7 +19,11 @@ def tracking_lost(env: ManagerBasedRLEnv) -> torch.Tensor:
 
 
 def plan_over(env: ManagerBasedRLEnv) -> torch.Tensor:
-    """Whether all T steps of the plan are done, shape (num_envs,)."""
+    """Whether all T steps of the plan are done, shape (num_envs,).
+
+    The env's own counter ends an episode as well: trainers start it at random, which cuts the first episodes short
+    and so takes the envs out of step. In step, every batch would show one phase of the plan only.
+    """
     plan = plan_of(env)
     plan.measure()
-    return plan.step >= plan.steps
+    return (plan.step >= plan.steps) | (env.episode_length_buf >= env.max_episode_length)

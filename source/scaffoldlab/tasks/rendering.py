@@ -1,0 +1,103 @@
+"""RGB-D pictures of a task's scene, rendered by Newton's Warp ray tracer on any machine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import trimesh
+from isaaclab.envs import ManagerBasedRLEnvCfg
+from isaaclab.sensors import CameraCfg
+from isaaclab.sim import PinholeCameraCfg
+from isaaclab_newton.renderers import NewtonWarpRendererCfg
+
+from scaffoldlab.camera import Camera, RgbdImage
+from scaffoldlab.specs.models import CameraSpec, load_task
+from scaffoldlab.tasks.simulation import make_cfg, open_cfg
+from scaffoldlab.terms.observations import plan_of
+
+if TYPE_CHECKING:
+    from isaaclab.envs import ManagerBasedRLEnv
+
+    from scaffoldlab.plans.library import PlanLibrary
+
+FOCAL_LENGTH = 24.0
+
+
+def camera_of(spec: CameraSpec, *, size: int | None = None) -> Camera:
+    """The camera of a scene file; ``size`` makes the picture square with that many pixels a side."""
+    width, height = (size, size) if size else (spec.width, spec.height)
+    return Camera.look_at(spec.eye, spec.target, width=width, height=height, fov_deg=spec.fov_deg)
+
+
+def add_camera(cfg: ManagerBasedRLEnvCfg, spec: CameraSpec, *, size: int | None = None) -> None:
+    """Adds the scene's camera to an environment configuration; each env gets its own."""
+    camera = camera_of(spec, size=size)
+    quat_wxyz = trimesh.transformations.quaternion_from_matrix(camera.pose_ec)
+    cfg.scene.camera = CameraCfg(
+        prim_path="{ENV_REGEX_NS}/camera",
+        offset=CameraCfg.OffsetCfg(
+            pos=tuple(camera.pose_ec[:3, 3]), rot=tuple(quat_wxyz[[1, 2, 3, 0]]), convention="ros"
+        ),
+        spawn=PinholeCameraCfg(
+            focal_length=FOCAL_LENGTH,
+            horizontal_aperture=2 * FOCAL_LENGTH * math.tan(math.radians(spec.fov_deg) / 2),
+            clipping_range=(0.05, 20.0),
+        ),
+        width=camera.width,
+        height=camera.height,
+        data_types=["rgb", "distance_to_image_plane"],
+        renderer_cfg=NewtonWarpRendererCfg(enable_shadows=True),
+    )
+
+
+def take_pictures(env: ManagerBasedRLEnv, camera: Camera) -> list[RgbdImage]:
+    """A picture of every env as it is now."""
+    sensor = env.scene["camera"]
+    env.sim.render()
+    sensor.update(0.0, force_recompute=True)
+    rgb = sensor.data.output["rgb"].torch[..., :3].cpu().numpy().copy()
+    depth = sensor.data.output["distance_to_image_plane"].torch[..., 0].cpu().numpy().copy()
+    return [RgbdImage(c, np.nan_to_num(d, posinf=0.0), camera) for c, d in zip(rgb, depth, strict=True)]
+
+
+def render_initial_states(
+    task: str,
+    library: PlanLibrary,
+    *,
+    device: str | None = None,
+    overrides: tuple[str, ...] = (),
+    size: int | None = None,
+    envs: int = 4,
+    on_picture: Callable[[int], None] | None = None,
+) -> list[RgbdImage]:
+    """RGB-D pictures of the initial state of every plan, in order.
+
+    Args:
+        task: Task name.
+        library: Plans; only their initial states matter.
+        device: As in :func:`~scaffoldlab.tasks.simulation.make_cfg`.
+        overrides: Hydra overrides and presets.
+        size: Side of a square picture [px]; None takes the scene file's size.
+        envs: Pictures rendered at once.
+        on_picture: Called with the number of pictures done.
+    """
+    composition = load_task(task)
+    cfg = make_cfg(task, num_envs=min(envs, len(library)), device=device, overrides=overrides)
+    add_camera(cfg, composition.scene.camera, size=size)
+    camera = camera_of(composition.scene.camera, size=size)
+    pictures: list[RgbdImage] = []
+    with open_cfg(cfg, composition.task.env_id) as env:
+        plan = plan_of(env)
+        plan.use(library)
+        for start in range(0, len(library), env.num_envs):
+            ids = torch.arange(start, start + env.num_envs, device=env.device).clamp(max=len(library) - 1)
+            plan.assign(ids)
+            env.reset()
+            pictures += take_pictures(env, camera)
+            if on_picture:
+                on_picture(min(len(pictures), len(library)))
+    return pictures[: len(library)]
