@@ -101,7 +101,7 @@ class Trainer:
         self.runner = make_runner(env, task, folder=folder, seed=seed, overrides=overrides)
         self.state = TrainingState()
         self._recent: list[dict[str, float]] = []
-        if (folder / STATE).is_file():
+        if (folder / "model_resume.pt").is_file() and (folder / STATE).is_file():
             self._resume()
         self.steps_per_iteration = self.runner.cfg["num_steps_per_env"] * env.num_envs
         plan_of(env).use(library)
@@ -112,7 +112,7 @@ class Trainer:
         self._watch(on_iteration)
         self._started = time.monotonic() - self.state.wall_seconds
         self._in_step = True
-        while not self._done():
+        while not (self.state.finished or self._done()):
             count = min(self.limits.evaluate_every, self.limits.iterations - self.state.iteration)
             with _stdout_to(self.folder / "train.log"):
                 # Cutting episodes short at random takes the envs out of step after the reset of all of them.

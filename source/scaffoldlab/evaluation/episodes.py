@@ -20,7 +20,7 @@ class Episodes:
         policy: ``deterministic``, ``sampled``, ``zero action``, ``timed close at 0.40``, ...
         success: Whether the success condition held at any step, shape (E,), bool.
         success_end: Whether it held at the last step, shape (E,), bool.
-        error: Tracking error at each step [m], shape (E, T).
+        error: Tracking error after each control step [m], shape (E, T - 1).
         keypoint_error: Distance of the located from the true keypoints at the start, the largest [m], shape (E,).
         threshold: delta_init, above which tracking counts as lost [m].
         plan_id: Plan of each episode, shape (E,).
@@ -49,7 +49,7 @@ class Episodes:
     @property
     def outcome(self) -> np.ndarray:
         """Class of each episode, an index into :data:`OUTCOMES`, shape (E,)."""
-        lost = (self.error > self.threshold).any(1)
+        lost = ~(self.error <= self.threshold).all(1)  # NaN is lost too
         return np.where(self.success, 0, np.where(self.keypoint_error > KEYPOINT_LIMIT, 1, np.where(lost, 2, 3)))
 
     def summary(self) -> dict[str, Any]:

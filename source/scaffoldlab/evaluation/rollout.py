@@ -80,14 +80,14 @@ def _run_batch(env, plan, policies: list[Policy], jobs: torch.Tensor, on_step) -
     observations, _ = env.reset()
     rows = [(jobs[:, 0] == p).nonzero().flatten() for p in range(len(policies))]
     actions = torch.zeros(env.num_envs, env.action_manager.total_action_dim, device=env.device)
-    errors = torch.zeros(count, plan.steps, device=env.device)
+    errors = torch.zeros(count, plan.steps - 1, device=env.device)
     keypoint_error = torch.zeros(count)
     for step in range(1, plan.steps):
         for policy, row in zip(policies, rows, strict=True):
             if len(row):
                 actions[row] = policy(observations, plan)[row]
         observations, *_ = env.step(actions)
-        errors[:, step] = plan.distance.error[:count]
+        errors[:, step - 1] = plan.distance.error[:count]
         if step == 1:
             keypoint_error = plan.keypoint_error()[:count]
         if on_step:

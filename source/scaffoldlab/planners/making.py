@@ -1,17 +1,26 @@
 """Making plans: initial states, requests to a planner, keypoints on bodies, validation, noise."""
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from scaffoldlab.camera import RgbdImage
-from scaffoldlab.keypoints.keypoint import Keypoint, keypoint_positions
-from scaffoldlab.planners.base import PlanRequest, Waypoints
+from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.keypoints.keypoint import Keypoint, keypoint_positions, keypoint_snapped
+from scaffoldlab.planners.base import Planner, PlanRequest, Waypoints
 from scaffoldlab.planners.scripted import ScriptedPlanner
 from scaffoldlab.plans.library import PlanLibrary
 from scaffoldlab.plans.plan import Plan, with_waypoint_noise
+from scaffoldlab.plans.validation import PlanLimits, validate_waypoints
+from scaffoldlab.specs.bodies import body_surfaces
 from scaffoldlab.specs.initial_state import body_poses, sample_initial_state
 from scaffoldlab.specs.models import Composition
+
+
+STEP_S = 1 / 60
+"""Control step [s]."""
 
 
 def make_request(
@@ -42,38 +51,111 @@ def make_request(
     )
 
 
-def make_plan(
-    composition: Composition, request: PlanRequest, waypoints: Waypoints, keypoints: tuple[Keypoint, ...]
-) -> Plan:
-    """The plan of a planner's answer; the wrist keeps its initial orientation (Scaffolds: positions only)."""
+def plan_limits(composition: Composition) -> PlanLimits:
+    """What a plan of the task must keep to."""
+    return PlanLimits(
+        duration_s=composition.task.episode_steps * STEP_S, workspace_e=composition.scene.workspace
+    )
+
+
+def plan_check(composition: Composition) -> Callable[[PlanRequest, Waypoints], list[str]]:
+    """Reasons why waypoints are no plan of the task, in the frame that a model's prompt uses."""
+    limits = plan_limits(composition)
+    return lambda request, waypoints: validate_waypoints(
+        request, waypoints, limits, origin_e=waypoints.located_e[0]
+    )
+
+
+def make_plan(composition: Composition, planner: Planner, request: PlanRequest) -> Plan:
+    """Asks the planner, puts what it located onto the bodies, and checks the result.
+
+    The wrist keeps its initial orientation: a planner gives positions only (Scaffolds, section 3.2).
+
+    Raises:
+        ScaffoldError: No answer, a keypoint off every surface, or waypoints that are no plan, with the reasons.
+    """
+    waypoints = planner.plan(request)
+    reasons = validate_waypoints(request, waypoints, plan_limits(composition))
+    if reasons:
+        raise ScaffoldError(f"plan {request.index}: " + " ".join(reasons))
     state = sample_initial_state(composition, seed=request.seed, index=request.index)
+    keypoints, keypoints_e = request.keypoints, waypoints.keypoints_e.copy()
+    if planner.needs_image:
+        poses, surfaces = body_poses(composition, state), body_surfaces(composition)
+        keypoints = tuple(
+            keypoint_snapped(point, name, surfaces, poses)[0]
+            for name, point in zip(request.keypoint_names, waypoints.located_e, strict=True)
+        )
+        keypoints_e[0] = keypoint_positions(keypoints, poses)
     orientation = np.broadcast_to(state["hand"][3:], waypoints.hand_e.shape)
     return Plan(
         task=request.task,
         keypoints=keypoints,
-        keypoints_e=waypoints.keypoints_e,
+        keypoints_e=keypoints_e,
         wrist_e=np.concatenate([waypoints.hand_e, orientation], -1),
         initial_state=state,
         provenance={"seed": request.seed, "index": request.index, **waypoints.source},
     )
 
 
-def scripted_library(
-    composition: Composition, *, count: int, seed: int, noise: float = 0.0, indices: Iterable[int] | None = None
+def make_library(
+    composition: Composition,
+    planner: Planner,
+    *,
+    count: int,
+    seed: int,
+    noise: float = 0.0,
+    waypoint_count: int | None = None,
+    images: Sequence[RgbdImage] | None = None,
+    concurrency: int = 1,
+    on_plan: Callable[[int, str | None], None] | None = None,
 ) -> PlanLibrary:
-    """A library of the scripted oracle's plans, in memory and without a simulator.
+    """Makes plans 0..count - 1 of a seed, several at a time; a plan that fails is left out and reported.
 
     Args:
         composition: The task.
+        planner: Who plans.
         count: Number of plans.
         seed: Seed; each seed gives other initial states.
-        noise: Standard deviation of the waypoint noise [m].
-        indices: Plan numbers instead of ``range(count)``.
+        noise: Standard deviation of the noise added to the waypoints [m] (Scaffolds, appendix E.3).
+        waypoint_count: n; None takes the oracle's.
+        images: Picture of each initial state, for a planner that needs one.
+        concurrency: Plans made at the same time.
+        on_plan: Called after each plan with its index and, if it failed, the reason.
+
+    Raises:
+        ScaffoldError: Not one plan succeeded.
     """
-    planner = ScriptedPlanner(composition.task.oracle)
-    plans = []
-    for index in indices or range(count):
-        request = make_request(composition, seed=seed, index=index)
-        plan = make_plan(composition, request, planner.plan(request), request.keypoints)
-        plans.append(with_waypoint_noise(plan, sigma=noise, seed=seed) if noise > 0 else plan)
-    return PlanLibrary(plans=tuple(plans), header={"planner": "scripted", "seed": seed, "waypoint_noise_m": noise})
+
+    def one(index: int) -> tuple[int, Plan | None, str | None]:
+        image = images[index] if images is not None else None
+        request = make_request(composition, seed=seed, index=index, waypoint_count=waypoint_count, image=image)
+        try:
+            plan = make_plan(composition, planner, request)
+            return index, with_waypoint_noise(plan, sigma=noise, seed=seed) if noise > 0 else plan, None
+        except ScaffoldError as error:
+            return index, None, str(error)
+
+    plans, failures = [], {}
+    with ThreadPoolExecutor(concurrency) as pool:
+        for index, plan, failure in pool.map(one, range(count)):
+            if plan is not None:
+                plans.append(plan)
+            else:
+                failures[str(index)] = failure
+            if on_plan:
+                on_plan(index, failure)
+    if not plans:
+        raise ScaffoldError(f"none of {count} plans succeeded; the first failed because: {failures['0']}")
+    header = {"planner": planner.name, "seed": seed, "waypoint_noise_m": noise, "asked": count, "failures": failures}
+    return PlanLibrary(plans=tuple(plans), header=header)
+
+
+def scripted_library(composition: Composition, *, count: int, seed: int, noise: float = 0.0) -> PlanLibrary:
+    """A library of the scripted oracle's plans, in memory and without a simulator."""
+    return make_library(composition, ScriptedPlanner(composition.task.oracle), count=count, seed=seed, noise=noise)
+
+
+def split_seed(task: str, split: str) -> int:
+    """Seed of a named split (``train``, ``validation``, ``test``, ...): a digest, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(f"{task}/{split}".encode()).digest()[:4], "big")

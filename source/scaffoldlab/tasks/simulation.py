@@ -53,3 +53,17 @@ def open_cfg(cfg: ManagerBasedRLEnvCfg, env_id: str) -> Iterator[ManagerBasedRLE
             yield env
         finally:
             env.close()
+
+
+def physics_name(cfg: ManagerBasedRLEnvCfg) -> str:
+    """Name of the physics preset that a configuration was resolved to."""
+    names = {"OvPhysxCfg": "ovphysx", "NewtonCfg": "newton_mjwarp", "PhysxCfg": "isaacsim_physx"}
+    kind = type(cfg.sim.physics).__name__
+    return names.get(kind, kind)
+
+
+def with_default_presets(overrides: Sequence[str], device: str | None) -> tuple[str, ...]:
+    """The overrides, with ``presets=cpu`` on a machine or device without CUDA when no preset is named."""
+    on_cpu = device == "cpu" or (device is None and not torch.cuda.is_available())
+    named = any(o.startswith("presets=") for o in overrides)
+    return (*overrides, "presets=cpu") if on_cpu and not named else tuple(overrides)

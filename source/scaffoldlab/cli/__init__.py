@@ -1,0 +1,42 @@
+"""The command line: one module per command, imported only when it is used."""
+
+import argparse
+import importlib
+import sys
+
+from scaffoldlab import __version__
+from scaffoldlab.errors import ScaffoldError
+
+COMMANDS = {
+    "doctor": "tell what works on this machine, and the fix for what does not",
+    "plan": "make a plan library: scripted oracle, vision-language model, or recorded replies",
+    "train": "train a policy, keeping the best checkpoint by evaluation",
+    "evaluate": "evaluate a checkpoint beside its baselines and write a report",
+    "demo": "plan, train, evaluate and report, from nothing",
+    "schema": "print the JSON Schema of task.yaml, for editors",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command and returns its exit code."""
+    parser = argparse.ArgumentParser(prog="scaffoldlab", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"scaffoldlab {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    arguments = sys.argv[1:] if argv is None else argv
+    asked = next((a for a in arguments if a in COMMANDS), None)
+    for name, help_text in COMMANDS.items():
+        subparser = subparsers.add_parser(
+            name, help=help_text, description=help_text[0].upper() + help_text[1:] + ".",
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )  # fmt: skip
+        if name == asked:
+            importlib.import_module(f"scaffoldlab.cli.{name}").add_arguments(subparser)
+    args = parser.parse_args(arguments)
+    try:
+        return importlib.import_module(f"scaffoldlab.cli.{args.command}").run(args) or 0
+    except ScaffoldError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; what was finished is kept, run the same command to go on", file=sys.stderr)
+        return 130

@@ -1,0 +1,75 @@
+"""What the commands share: the arguments of a simulation, a console, and silence around noisy libraries."""
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from scaffoldlab.specs.models import load_task
+from scaffoldlab.specs.paths import list_named
+
+
+def add_task(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """Adds ``--task``."""
+    known = ", ".join(list_named("task"))
+    parser.add_argument("--task", required=default is None, default=default, help=f"one of {known}, or its env id")
+
+
+def add_simulation(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--device``, ``--seed`` and the Hydra overrides."""
+    parser.add_argument("--device", default=None, help="cpu, cuda:0, ...; by default CUDA where there is any")
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="OVERRIDE",
+        help="Hydra overrides and presets of Isaac Lab, e.g. physics=newton_mjwarp env.rewards.fingertip_contact.weight=1",
+    )  # fmt: skip
+
+
+def task_name(given: str) -> str:
+    """Task name of ``--task``, which may be an env id.
+
+    Raises:
+        ScaffoldError: Unknown task.
+    """
+    for name in list_named("task"):
+        if given != name and "-" in given and given == load_task(name).task.env_id:
+            return name
+    return load_task(given).task.name
+
+
+@contextlib.contextmanager
+def quiet(log: Path) -> Iterator[Console]:
+    """Sends everything that any library prints, C++ included, to a file; yields a console that is still seen.
+
+    What was printed last is shown when the block fails.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    try:
+        with os.fdopen(os.dup(saved[1]), "w", encoding="utf-8") as screen:
+            yield Console(file=screen, width=None if sys.stderr.isatty() else 110)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, descriptor in zip((1, 2), saved, strict=True):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+
+
+def progress_bar(console: Console, *extra: TextColumn) -> Progress:
+    """A progress bar with a count, the time so far and the time left."""
+    return Progress(
+        TextColumn("{task.description:<12}"), BarColumn(bar_width=28), MofNCompleteColumn(), *extra,
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        console=console, refresh_per_second=2,
+    )  # fmt: skip

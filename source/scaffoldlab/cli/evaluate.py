@@ -1,0 +1,102 @@
+"""``scaffoldlab evaluate``: a checkpoint beside its baselines on unseen initial states, as a report."""
+
+import argparse
+import json
+from pathlib import Path
+
+from scaffoldlab.cli.common import add_simulation, add_task, progress_bar, quiet, task_name
+from scaffoldlab.errors import ScaffoldError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    add_task(parser)
+    parser.add_argument("--checkpoint", default="best", help="latest, best, or the path of an rsl_rl checkpoint")
+    parser.add_argument("--plans", type=Path, default=None, help="plan library; by default the oracle's test split")
+    parser.add_argument("--noise", type=float, default=0.0, help="noise of the oracle's waypoints [m]")
+    parser.add_argument("--episodes", type=int, default=100, help="initial states")
+    parser.add_argument("--trials", type=int, default=1, help="episodes per state and policy")
+    parser.add_argument("--out", type=Path, default=Path("outputs/evaluation"), help="folder of the report")
+    add_simulation(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Evaluates and prints the headline."""
+    if args.trials < 1 or args.episodes < 1:
+        raise ScaffoldError(f"evaluate: --trials is {args.trials}, --episodes {args.episodes}; allowed: at least 1.")
+    from scaffoldlab.planners.making import scripted_library, split_seed
+    from scaffoldlab.plans.library import PlanLibrary
+    from scaffoldlab.specs.models import load_task
+
+    name = task_name(args.task)
+    if args.plans:
+        library = PlanLibrary.load(args.plans, task=name)
+    else:
+        seed = split_seed(name, "test")
+        library = scripted_library(load_task(name), count=args.episodes, seed=seed, noise=args.noise)
+    from scaffoldlab.evaluation.evaluate import check_episodes
+
+    library = check_episodes(library, args.episodes)
+    checkpoint = find_checkpoint(name, args.checkpoint)
+    with quiet(args.out / "console.log") as console:
+        metrics = evaluate(name, checkpoint, library, args, console)
+        console.print(headline(metrics), highlight=False)
+        console.print(f"report: {args.out / 'index.html'}", highlight=False)
+
+
+def evaluate(name, checkpoint: Path, library, args: argparse.Namespace, console) -> dict:
+    """Runs an evaluation with progress bars and returns its metrics."""
+    from scaffoldlab.evaluation.evaluate import Evaluation
+    from scaffoldlab.tasks.simulation import with_default_presets
+    from scaffoldlab.training import STATE
+
+    state = checkpoint.parent / STATE
+    evaluation = Evaluation(
+        task=name, checkpoint=checkpoint, library=library, trials=args.trials, seed=args.seed, device=args.device,
+        overrides=with_default_presets(args.overrides, args.device), folder=args.out,
+        training=json.loads(state.read_text())["curve"] if state.is_file() else [],
+    )  # fmt: skip
+    with progress_bar(console) as bar:
+        jobs: dict = {}
+
+        def progress(stage: str, done: int, total: int) -> None:
+            if stage not in jobs:
+                jobs[stage] = bar.add_task(stage, total=total)
+            bar.update(jobs[stage], completed=done, total=total)
+
+        return evaluation.run(progress)
+
+
+def headline(metrics: dict) -> str:
+    """The result in one line."""
+    return (
+        f"{metrics['task']} on {metrics['physics']} ({metrics['device']}), plans by {metrics['plan_source']}: success "
+        f"{metrics['success_rate']:.0%} ± {metrics['success_stderr']:.1%} deterministic, "
+        f"{metrics['sampled_success_rate']:.0%} sampled; zero action {metrics['zero_action_success_rate']:.0%}, "
+        f"best timed close {metrics['best_timed_close_success_rate']:.0%}"
+    )
+
+
+def find_checkpoint(name: str, given: str) -> Path:
+    """Path of ``latest``, ``best`` or a file.
+
+    Raises:
+        ScaffoldError: There is none.
+    """
+    if given not in ("latest", "best"):
+        path = Path(given)
+        if not path.is_file():
+            raise ScaffoldError(f"--checkpoint {given}: no such file. Give a .pt file, or `latest` or `best`.")
+        return path
+    runs = sorted((Path("logs/rsl_rl") / name).glob("*/run.json"), key=lambda p: p.stat().st_mtime)
+    for run_file in reversed(runs):
+        found = sorted(run_file.parent.glob("model_*.pt"), key=lambda p: p.stat().st_mtime)
+        best = run_file.parent / "model_best.pt"
+        if given == "best" and best.is_file():
+            return best
+        if found:
+            return found[-1]
+    raise ScaffoldError(
+        f"--checkpoint {given}: no run of {name!r} in {Path('logs/rsl_rl') / name}. "
+        f"Train one with `scaffoldlab train --task {name}`, or give the path of a checkpoint."
+    )

@@ -1,0 +1,126 @@
+"""``scaffoldlab plan``: renders the initial states, plans, validates, writes a library and a picture per plan."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scaffoldlab.cli.common import add_simulation, add_task, progress_bar, quiet, task_name
+from scaffoldlab.errors import ScaffoldError
+
+if TYPE_CHECKING:
+    from scaffoldlab.planners.base import Planner
+    from scaffoldlab.specs.models import Composition
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    add_task(parser)
+    parser.add_argument("--planner", choices=["scripted", "vlm", "replay"], default="scripted", help="who plans")
+    parser.add_argument("--num-plans", type=int, default=64, help="number of plans")
+    parser.add_argument("--waypoints", type=int, default=None, help="waypoints of a plan; by default the oracle's")
+    parser.add_argument("--noise", type=float, default=0.0, help="noise added to the waypoints [m]")
+    parser.add_argument("--out", type=Path, default=Path("plans"), help="folder of the library and the pictures")
+    parser.add_argument("--pictures", type=int, default=None, help="pictures of plans to draw; by default all")
+    add_vlm(parser)
+    parser.add_argument("--ledger", type=Path, default=None, help="file of recorded calls; by default in --out")
+    add_simulation(parser)
+
+
+def add_vlm(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the vlm planner."""
+    parser.add_argument("--base-url", default=None, help="OpenAI-compatible endpoint; or SCAFFOLDLAB_BASE_URL")
+    parser.add_argument("--model", default=None, help="model of the endpoint; or SCAFFOLDLAB_MODEL")
+    parser.add_argument("--points", default=None, help="point convention; by default guessed from the model's name")
+    parser.add_argument("--concurrency", type=int, default=4, help="calls at the same time")
+    parser.add_argument("--timeout", type=float, default=120.0, help="time-out of a call [s]")
+    parser.add_argument("--max-tokens-total", type=int, default=None, help="budget of all calls [tokens]")
+    parser.add_argument("--max-cost", type=float, default=None, help="budget of all calls [USD]; needs the prices")
+    parser.add_argument("--price-in", type=float, default=None, help="USD per million prompt tokens")
+    parser.add_argument("--price-out", type=float, default=None, help="USD per million answer tokens")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Makes the library."""
+    if args.num_plans < 1 or args.noise < 0:
+        raise ScaffoldError(
+            f"plan: --num-plans is {args.num_plans} and --noise {args.noise}; allowed: at least 1, and 0 or more."
+        )
+    from scaffoldlab.planners.making import make_library, scripted_library
+    from scaffoldlab.specs.models import load_task
+
+    composition = load_task(task_name(args.task))
+    name = composition.task.name
+    planner = make_planner(composition, args, args.ledger or args.out / f"{name}-{args.planner}.ledger.jsonl")
+    stem = f"{name}-{args.planner}-seed{args.seed}"
+    wanted = args.num_plans if planner.needs_image or args.pictures is None else min(args.pictures, args.num_plans)
+    with quiet(args.out / f"{stem}.log") as console:
+        images = None
+        with progress_bar(console) as bar:
+            if wanted:
+                from scaffoldlab.tasks.rendering import render_initial_states
+
+                job = bar.add_task("pictures", total=wanted)
+                states = scripted_library(composition, count=wanted, seed=args.seed)
+                images = render_initial_states(
+                    name, states, device=args.device, overrides=tuple(args.overrides),
+                    on_picture=lambda done: bar.update(job, completed=done),
+                )  # fmt: skip
+            job = bar.add_task("plans", total=args.num_plans)
+            failures: dict[int, str] = {}
+
+            def on_plan(index: int, failure: str | None) -> None:
+                bar.advance(job)
+                if failure:
+                    failures[index] = failure
+
+            library = make_library(
+                composition, planner, count=args.num_plans, seed=args.seed, noise=args.noise,
+                waypoint_count=args.waypoints, images=images if planner.needs_image else None,
+                concurrency=args.concurrency if planner.needs_image else 1, on_plan=on_plan,
+            )  # fmt: skip
+        path = library.save(args.out / f"{stem}.plans.npz")
+        drawn = draw(library, images, args.out / f"{stem}-pictures", args.pictures)
+        for index, failure in failures.items():
+            console.print(f"[yellow]plan {index} left out:[/] {failure}", highlight=False)
+        console.print(f"{len(library)} of {args.num_plans} plans by {planner.name}: {path}", highlight=False)
+        if drawn:
+            console.print(f"{drawn} pictures: {args.out / f'{stem}-pictures'}", highlight=False)
+
+
+def make_planner(composition: "Composition", args: argparse.Namespace, ledger: Path) -> "Planner":
+    """The planner that the arguments name."""
+    from scaffoldlab.planners.making import plan_check
+    from scaffoldlab.planners.scripted import ScriptedPlanner
+
+    if args.planner == "scripted":
+        return ScriptedPlanner(composition.task.oracle)
+    check = plan_check(composition)
+    if args.planner == "replay":
+        from scaffoldlab.planners.replay import replay_planner
+
+        return replay_planner(ledger, check=check)
+    from scaffoldlab.planners.settings import VlmSettings
+    from scaffoldlab.planners.vlm import vlm_planner
+
+    settings = VlmSettings(
+        base_url=args.base_url, model=args.model, points=args.points, concurrency=args.concurrency,
+        timeout_s=args.timeout, token_cap=args.max_tokens_total, cost_cap_usd=args.max_cost,
+        price_in_usd=args.price_in, price_out_usd=args.price_out,
+    )  # fmt: skip
+    ledger.parent.mkdir(parents=True, exist_ok=True)
+    return vlm_planner(settings, ledger=ledger, check=check)
+
+
+def draw(library, images, folder: Path, limit: int | None) -> int:
+    """Draws plans onto the pictures of their initial states and returns how many were drawn."""
+    from scaffoldlab.plans.draw import draw_plan
+
+    drawn = 0
+    for plan in library.plans[: len(library) if limit is None else limit]:
+        index = plan.provenance["index"]
+        if images is None or index >= len(images):
+            break
+        folder.mkdir(parents=True, exist_ok=True)
+        draw_plan(images[index], plan, path=folder / f"plan_{index:04d}.png")
+        drawn += 1
+    return drawn

@@ -1,0 +1,195 @@
+"""Evaluates a policy beside its baselines on unseen initial states, films it, and writes the report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.evaluation.episodes import OUTCOMES, Episodes
+from scaffoldlab.evaluation.report import write_report
+from scaffoldlab.evaluation.rollout import TIMED_CLOSES, run_episodes, zero_action
+from scaffoldlab.evaluation.video import side_by_side, write_mp4
+from scaffoldlab.plans.draw import draw_plan
+from scaffoldlab.specs.models import load_task
+from scaffoldlab.tasks.rendering import add_camera, camera_of, take_pictures
+from scaffoldlab.tasks.simulation import make_cfg, open_cfg, physics_name
+from scaffoldlab.terms.observations import plan_of
+from scaffoldlab.training import deterministic_policy, load_checkpoint, make_runner, sampled_policy
+
+if TYPE_CHECKING:
+    from isaaclab.envs import ManagerBasedRLEnv
+
+    from scaffoldlab.plans.library import PlanLibrary
+
+VIDEO_SIDE, VIDEO_EVERY, VIDEO_EPISODES = 256, 3, 8
+"""Side of a film [px], control steps per frame, episodes filmed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One evaluation: what is run, on what, and where the report goes.
+
+    Attributes:
+        task: Task name.
+        checkpoint: An rsl_rl checkpoint.
+        library: Plans of unseen initial states.
+        trials: Episodes per state and policy.
+        seed: Seed of sampled actions.
+        device: As in :func:`~scaffoldlab.tasks.simulation.make_cfg`.
+        overrides: Hydra overrides and presets, as in training.
+        folder: Where the report goes.
+        training: The learning curve, if known.
+    """
+
+    task: str
+    checkpoint: Path
+    library: PlanLibrary
+    trials: int = 1
+    seed: int = 0
+    device: str | None = None
+    overrides: tuple[str, ...] = ()
+    folder: Path
+    training: list[dict[str, Any]] = field(default_factory=list)
+
+    def run(self, progress: Callable[[str, int, int], None] | None = None) -> dict[str, Any]:
+        """Runs all episodes, films some, writes the report and returns its metrics.
+
+        Args:
+            progress: Called with (stage, done, total).
+        """
+        say = progress or (lambda stage, done, total: None)
+        rows = (2 + 1 + len(TIMED_CLOSES)) * len(self.library)
+        cfg = make_cfg(
+            self.task, num_envs=min(rows, 1024), device=self.device, seed=self.seed, overrides=self.overrides
+        )
+        physics, device = physics_name(cfg), cfg.sim.device
+        with open_cfg(cfg, load_task(self.task).task.env_id) as env:
+            started = time.monotonic()
+            episodes = self.episodes(env, lambda done, total: say("episodes", done, total))
+            seconds = time.monotonic() - started
+        video, pictures = self.film(episodes[0], lambda done, total: say("film", done, total))
+        metrics = {
+            "task": self.task,
+            "instruction": load_task(self.task).task.instruction,
+            "plan_source": plan_source(self.library),
+            "physics": physics,
+            "device": device,
+            "seed": self.seed,
+            "trials": self.trials,
+            "env_steps": sum(e.error.size for e in episodes),
+            "wall_seconds": round(seconds, 1),
+            "best_timed_close_success_rate": max(
+                e.success_rate for e in episodes if e.policy.startswith("timed close")
+            ),
+            "training_env_steps": self.training[-1]["env_steps"] if self.training else None,
+            "training_wall_seconds": round(self.training[-1]["wall_seconds"], 1) if self.training else None,
+            "checkpoint": str(self.checkpoint),
+            "plans_digest": self.library.digest,
+        }
+        write_report(
+            self.folder,
+            instruction=load_task(self.task).task.instruction,
+            metrics=metrics,
+            episodes=episodes,
+            training=self.training or None,
+            plan_pictures=pictures,
+            video=video,
+        )
+        return metrics | {"success_rate": episodes[0].success_rate, "success_stderr": episodes[0].success_stderr,
+                          "sampled_success_rate": episodes[1].success_rate,
+                          "zero_action_success_rate": episodes[2].success_rate}  # fmt: skip
+
+    def episodes(self, env: ManagerBasedRLEnv, on_step: Callable[[int, int], None] | None = None) -> list[Episodes]:
+        """Deterministic and sampled policy, zero action and the timed closes, on the same states."""
+        torch.manual_seed(self.seed)
+        runner = make_runner(env, self.task, folder=None, seed=self.seed, overrides=list(self.overrides))
+        load_checkpoint(runner, self.checkpoint)
+        policies = {
+            "deterministic": deterministic_policy(runner),
+            "sampled": sampled_policy(runner),
+            "zero action": zero_action,
+            **TIMED_CLOSES,
+        }
+        return run_episodes(env, self.library, policies, trials=self.trials, on_step=on_step)
+
+    def film(
+        self, result: Episodes, on_frame: Callable[[int, int], None]
+    ) -> tuple[Path, list[np.ndarray]]:
+        """Films episodes again, failures first, and draws their plans.
+
+        Returns:
+            The video, and pictures of the first plans with their tracks.
+        """
+        order = np.argsort(result.success, kind="stable")
+        failed = [int(result.plan_id[i]) for i in order if not result.success[i]][: VIDEO_EPISODES // 2]
+        succeeded = [int(result.plan_id[i]) for i in order if result.success[i]][: VIDEO_EPISODES - len(failed)]
+        chosen = self.library.subset(dict.fromkeys(succeeded + failed))
+        composition = load_task(self.task)
+        cfg = make_cfg(self.task, num_envs=len(chosen), device=self.device, seed=self.seed, overrides=self.overrides)
+        spec = composition.scene.camera
+        add_camera(cfg, spec, size=2 * VIDEO_SIDE)
+        camera = camera_of(spec, size=2 * VIDEO_SIDE)
+        with open_cfg(cfg, composition.task.env_id) as env, torch.inference_mode():
+            runner = make_runner(env, self.task, folder=None, seed=self.seed, overrides=list(self.overrides))
+            load_checkpoint(runner, self.checkpoint)
+            policy, plan = deterministic_policy(runner), plan_of(env)
+            plan.lenient = True
+            plan.use(chosen)
+            plan.assign(torch.arange(len(chosen), device=env.device))
+            observations, _ = env.reset()
+            images = take_pictures(env, camera)
+            pictures = [draw_plan(image, p) for image, p in zip(images, chosen.plans, strict=True)]
+            frames = [[image.rgb[::2, ::2]] for image in images]
+            lost = torch.zeros(len(chosen), dtype=torch.bool, device=env.device)
+            for step in range(1, plan.steps):
+                observations, *_ = env.step(policy(observations, plan))
+                lost |= plan.distance.error > plan.cfg.threshold
+                if step % VIDEO_EVERY == 0:
+                    for film, image in zip(frames, take_pictures(env, camera), strict=True):
+                        film.append(image.rgb[::2, ::2])
+                on_frame(step, plan.steps - 1)
+            success = plan.succeeded.cpu().numpy()
+            classes = [OUTCOMES[2] if was_lost else OUTCOMES[3] for was_lost in lost.tolist()]
+        films = [np.stack(film) for film in frames]
+        path = self.folder / "episodes.mp4"
+        write_mp4(
+            side_by_side(
+                [f for f, s in zip(films, success, strict=True) if s],
+                [f for f, s in zip(films, success, strict=True) if not s],
+                failure_classes=[c for c, s in zip(classes, success, strict=True) if not s],
+                episodes=len(films),
+            ),
+            path,
+            fps=60 // VIDEO_EVERY,
+        )
+        return path, pictures
+
+
+def plan_source(library: PlanLibrary) -> str:
+    """Who made the plans, in the words of the report: ``oracle``, ``recorded (model)`` or the model's name."""
+    planner = library.header.get("planner", "")
+    model = library.plans[0].provenance.get("model", "unknown model")
+    source = {"scripted": "oracle", "replay": f"recorded ({model})"}.get(planner, str(model))
+    noise = library.header.get("waypoint_noise_m", 0.0)
+    return f"{source} with {100 * noise:g} cm waypoint noise" if noise else source
+
+
+def check_episodes(library: PlanLibrary, episodes: int) -> PlanLibrary:
+    """The first plans of a library, as many as there are to be episodes.
+
+    Raises:
+        ScaffoldError: The library has fewer.
+    """
+    if not 1 <= episodes <= len(library):
+        raise ScaffoldError(
+            f"--episodes is {episodes}, but the library has {len(library)} plans; allowed: 1..{len(library)}. "
+            f"Make more with `scaffoldlab plan --num-plans {episodes}`, or repeat each with --trials."
+        )
+    return library.subset(range(episodes))
