@@ -138,7 +138,6 @@ class Trainer:
             {"deterministic": deterministic_policy(self.runner), "sampled": sampled_policy(self.runner)},
         )
         self.runner.alg.train_mode()
-        self._in_step = True
         point = self.state.curve[-1]
         point["eval_success"], point["eval_sampled_success"] = deterministic.success_rate, sampled.success_rate
         # Deterministic success counts; sampled success and tracking break ties.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from scaffoldlab.plans.library import PlanLibrary
 
-VIDEO_SIDE, VIDEO_EVERY, VIDEO_EPISODES = 256, 3, 8
+VIDEO_SIDE, VIDEO_EVERY, VIDEO_EPISODES = 320, 4, 8
 """Side of a film [px], control steps per frame, episodes filmed."""
 
 
@@ -134,8 +134,8 @@ class Evaluation:
         composition = load_task(self.task)
         cfg = make_cfg(self.task, num_envs=len(chosen), device=self.device, seed=self.seed, overrides=self.overrides)
         spec = composition.scene.camera
-        add_camera(cfg, spec, size=2 * VIDEO_SIDE)
-        camera = camera_of(spec, size=2 * VIDEO_SIDE)
+        add_camera(cfg, spec, size=VIDEO_SIDE)
+        camera = camera_of(spec, size=VIDEO_SIDE)
         with open_cfg(cfg, composition.task.env_id) as env, torch.inference_mode():
             runner = make_runner(env, self.task, folder=None, seed=self.seed, overrides=list(self.overrides))
             load_checkpoint(runner, self.checkpoint)
@@ -146,14 +146,14 @@ class Evaluation:
             observations, _ = env.reset()
             images = take_pictures(env, camera)
             pictures = [draw_plan(image, p) for image, p in zip(images, chosen.plans, strict=True)]
-            frames = [[image.rgb[::2, ::2]] for image in images]
+            frames = [[image.rgb] for image in images]
             lost = torch.zeros(len(chosen), dtype=torch.bool, device=env.device)
             for step in range(1, plan.steps):
                 observations, *_ = env.step(policy(observations, plan))
                 lost |= plan.distance.error > plan.cfg.threshold
                 if step % VIDEO_EVERY == 0:
                     for film, image in zip(frames, take_pictures(env, camera), strict=True):
-                        film.append(image.rgb[::2, ::2])
+                        film.append(image.rgb)
                 on_frame(step, plan.steps - 1)
             success = plan.succeeded.cpu().numpy()
             classes = [OUTCOMES[2] if was_lost else OUTCOMES[3] for was_lost in lost.tolist()]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,18 +45,13 @@ def run_episodes(
     plan = plan_of(env)
     names = list(policies)
     jobs = torch.tensor([(p, i) for p in range(len(names)) for _ in range(trials) for i in range(len(library))])
-    before = plan.library, plan.assigned, plan.lenient, env.common_step_counter
-    plan.use(library)
-    plan.lenient = True
     parts, batches = [], jobs.split(env.num_envs)
-    try:
+    with _aside(env, plan):
+        plan.use(library)
+        plan.lenient = True
         for number, batch in enumerate(batches):
             progress = (lambda s, n=number: on_step(s + n * plan.steps, len(batches) * plan.steps)) if on_step else None
             parts.append(_run_batch(env, plan, [policies[name] for name in names], batch.to(env.device), progress))
-    finally:
-        plan.use(before[0])
-        plan.assigned, plan.lenient, env.common_step_counter = before[1:]
-        env.reset()
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     policy_of_job = jobs[:, 0].numpy()
     return [
@@ -70,6 +66,22 @@ def run_episodes(
         )
         for name, rows in ((name, np.flatnonzero(policy_of_job == p)) for p, name in enumerate(names))
     ]
+
+
+@contextmanager
+def _aside(env: ManagerBasedRLEnv, plan: PlanCommand) -> Iterator[None]:
+    """Puts every running episode aside and takes it up again, so that an evaluation does not disturb training."""
+    counters = env.common_step_counter, env.episode_length_buf.clone(), dict(env.extras)
+    command = plan.snapshot()
+    try:
+        yield
+    finally:
+        env.reset()
+        plan.resume(command)
+        env.common_step_counter, env.extras = counters[0], counters[2]
+        env.episode_length_buf[:] = counters[1]
+        env.scene.write_data_to_sim()
+        env.sim.forward()
 
 
 @torch.inference_mode()

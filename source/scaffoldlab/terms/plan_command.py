@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import MISSING
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from isaaclab.managers import CommandTerm, CommandTermCfg
@@ -122,6 +122,41 @@ class PlanCommand(CommandTerm):
     def assign(self, plan_ids: torch.Tensor | None) -> None:
         """Fixes the plan of each env at its next resets, shape (num_envs,); None samples again."""
         self.assigned = plan_ids
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything that :meth:`resume` needs to take the running episodes up again."""
+        tensors = {name: tensor.clone() for name, tensor in self._running().items()}
+        joints = {
+            name: (asset.data.joint_pos.torch.clone(), asset.data.joint_vel.torch.clone())
+            for name, asset in self.scene.articulations.items()
+        }
+        roots = {
+            name: (asset.data.root_link_pose_w.torch.clone(), asset.data.root_com_vel_w.torch.clone())
+            for name, asset in self.scene.rigid_objects.items()
+        }
+        return {
+            "library": self.library, "assigned": self.assigned, "lenient": self.lenient,
+            "tensors": tensors, "joints": joints, "roots": roots,
+        }  # fmt: skip
+
+    def resume(self, snapshot: dict[str, Any]) -> None:
+        """Takes up the episodes of a snapshot, the state of the scene included."""
+        for name, (position, velocity) in snapshot["joints"].items():
+            self.scene.articulations[name].write_joint_state_to_sim_index(position=position, velocity=velocity)
+        for name, (pose, velocity) in snapshot["roots"].items():
+            self.scene.rigid_objects[name].write_root_pose_to_sim_index(root_pose=pose)
+            self.scene.rigid_objects[name].write_root_velocity_to_sim_index(root_velocity=velocity)
+        self.use(snapshot["library"])
+        self.assigned, self.lenient = snapshot["assigned"], snapshot["lenient"]
+        for name, tensor in self._running().items():
+            tensor.copy_(snapshot["tensors"][name])
+        self.robot.send_target()
+
+    def _running(self) -> dict[str, torch.Tensor]:
+        """Buffers that belong to the running episodes."""
+        own = {"step": self.step, "plan_id": self.plan_id, "succeeded": self.succeeded, "robot": self.robot.target}
+        names = ("body_index", "point_b", "target", "position", "error", "reward", "exceeded")
+        return own | {name: getattr(self.distance, name) for name in names} | self.metrics
 
     # --- the measurement ----------------------------------------------------------------------------------------
 
