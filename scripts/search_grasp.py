@@ -12,11 +12,12 @@ import numpy as np
 import torch
 import yaml
 from isaaclab.utils.math import quat_apply, quat_from_euler_xyz
+
 from scaffoldlab.planners.making import scripted_library
 from scaffoldlab.specs.models import load_task
 from scaffoldlab.tasks.simulation import open_env
 
-PARAMETERS = ("pitch", "x", "y", "z", "spread", "proximal", "medial", "distal", "thumb_0", "thumb_1", "thumb_2", "thumb_3")
+# pitch, grasp centre x y z, spread, proximal, medial, distal, four of the thumb
 _THUMB_LIMITS = np.array([[0.3, 0.0, 0.0, 0.0], [1.35, 1.16, 1.6, 1.7]])
 SPREAD = np.array([0.2, 0.012, 0.015, 0.015, 0.05, 0.25, 0.3, 0.3, 0.15, 0.25, 0.25, 0.25])
 
@@ -29,7 +30,9 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=4)
     parser.add_argument("--noise", type=float, default=0.5, help="standard deviation of the wrist action")
     parser.add_argument("--pitch", type=float, default=None, help="first guess of the hand pitch [deg]")
-    parser.add_argument("--clearance", type=float, default=0.0, help="least distance of the grasp centre to the palm [m]")
+    parser.add_argument(
+        "--clearance", type=float, default=0.0, help="least distance of the grasp centre to the palm [m]"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("overrides", nargs="*")
@@ -38,7 +41,9 @@ def main() -> None:
     torch.manual_seed(args.seed)
     composition = load_task(args.task)
     mean, spread = _first_guess(composition, args.pitch), SPREAD.copy()
-    with open_env(args.task, num_envs=args.candidates * args.trials, device=args.device, overrides=args.overrides) as env:
+    with open_env(
+        args.task, num_envs=args.candidates * args.trials, device=args.device, overrides=args.overrides
+    ) as env:
         for generation in range(args.generations):
             candidates = mean + spread * rng.normal(size=(args.candidates, len(mean)))
             candidates[0] = mean

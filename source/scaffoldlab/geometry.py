@@ -1,4 +1,4 @@
-"""Rotations and rigid transforms in NumPy: quaternions are x y z w, roll-pitch-yaw is R = Rz(yaw) Ry(pitch) Rx(roll)."""
+"""Rotations and rigid transforms in NumPy: quaternions x y z w, and R = Rz(yaw) Ry(pitch) Rx(roll)."""
 
 import numpy as np
 

@@ -141,9 +141,7 @@ class Trainer:
         point = self.state.curve[-1]
         point["eval_success"], point["eval_sampled_success"] = deterministic.success_rate, sampled.success_rate
         # Deterministic success counts; sampled success and tracking break ties.
-        score = (
-            deterministic.success_rate + 0.1 * sampled.success_rate - 0.1 * float(deterministic.error.mean())
-        )
+        score = deterministic.success_rate + 0.1 * sampled.success_rate - 0.1 * float(deterministic.error.mean())
         if score > self.state.best_score:
             self.state.best_score, self.state.best_iteration = score, self.state.iteration
             self._checkpoint(self.folder / BEST)
@@ -278,5 +276,3 @@ def _stdout_to(path: Path):
     """Sends what rsl_rl prints to a file: the screen shows the progress."""
     with path.open("a") as log, contextlib.redirect_stdout(log):
         yield
-
-

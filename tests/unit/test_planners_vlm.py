@@ -17,8 +17,6 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from vlm_server import Behaviour, VlmServer
-
 from scaffoldlab.camera import Camera, RgbdImage
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.planners.base import PlanRequest, Waypoints
@@ -28,6 +26,7 @@ from scaffoldlab.planners.meter import BudgetError
 from scaffoldlab.planners.replay import replay_planner
 from scaffoldlab.planners.settings import VlmSettings
 from scaffoldlab.planners.vlm import prompt, relative, sent_image, vlm_planner
+from vlm_server import Behaviour, VlmServer
 
 KEY = "sk-secret-0123456789"
 COLOURS = {"apple": (200, 20, 20), "cutting board": (20, 200, 20)}

@@ -95,7 +95,7 @@ def report(tmp_path_factory):
         metrics=GIVEN,
         episodes=make_policies(),
         training=TRAINING,
-        plan_pictures=[picture, picture],
+        plan_pictures=dict(enumerate([picture, picture])),
         video=video,
     )
     return folder

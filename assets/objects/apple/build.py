@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import trimesh
+
 from scaffoldlab.usd.shapes import apple, capsule
 from scaffoldlab.usd.writer import UsdWriter
 

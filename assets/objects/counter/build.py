@@ -34,5 +34,7 @@ def build(folder: Path, license: str) -> None:
         for column in range(-4, 5):
             y = 0.2 * column + (0.1 if row % 2 else 0)
             if abs(y) < 0.75:
-                usd.visual(f"tile_{row}_{column + 4}", tile, surface=white, position=(0.41, y, HEIGHT + 0.05 + 0.1 * row))
+                usd.visual(
+                    f"tile_{row}_{column + 4}", tile, surface=white, position=(0.41, y, HEIGHT + 0.05 + 0.1 * row)
+                )
     usd.save()

@@ -7,6 +7,7 @@ With all wrist joints at zero the palm looks down and the fingers point forward 
 from pathlib import Path
 
 import numpy as np
+
 from scaffoldlab.geometry import quat_xyzw_from_rpy
 from scaffoldlab.usd.shapes import capsule, rounded_box
 from scaffoldlab.usd.writer import UsdWriter

@@ -44,9 +44,7 @@ def run(args: argparse.Namespace) -> None:
         source = "the scripted oracle" if args.planner == "scripted" else "a vision-language model"
         console.rule(f"[bold]ScaffoldLab: {name}[/], plans by {source}")
         libraries = {split: _library(name, split, count, args, console) for split, count in SPLITS.items()}
-        best, state = train(
-            name, args.out / "training", libraries["train"], libraries["validation"], args, console
-        )
+        best, state = train(name, args.out / "training", libraries["train"], libraries["validation"], args, console)
         metrics = evaluate_command.evaluate(name, best, libraries["test"], args, console)
         console.print(evaluate_command.headline(metrics), highlight=False)
         console.print(

@@ -119,18 +119,17 @@ class Evaluation:
         }
         return run_episodes(env, self.library, policies, trials=self.trials, on_step=on_step)
 
-    def film(
-        self, result: Episodes, on_frame: Callable[[int, int], None]
-    ) -> tuple[Path, list[np.ndarray]]:
+    def film(self, result: Episodes, on_frame: Callable[[int, int], None]) -> tuple[Path, dict[int, np.ndarray]]:
         """Films episodes again, failures first, and draws their plans.
 
         Returns:
-            The video, and pictures of the first plans with their tracks.
+            The video, and pictures of the filmed plans with their tracks, by plan number.
         """
         order = np.argsort(result.success, kind="stable")
         failed = [int(result.plan_id[i]) for i in order if not result.success[i]][: VIDEO_EPISODES // 2]
         succeeded = [int(result.plan_id[i]) for i in order if result.success[i]][: VIDEO_EPISODES - len(failed)]
-        chosen = self.library.subset(dict.fromkeys(succeeded + failed))
+        numbers = list(dict.fromkeys(succeeded + failed))
+        chosen = self.library.subset(numbers)
         composition = load_task(self.task)
         cfg = make_cfg(self.task, num_envs=len(chosen), device=self.device, seed=self.seed, overrides=self.overrides)
         spec = composition.scene.camera
@@ -145,11 +144,11 @@ class Evaluation:
             plan.assign(torch.arange(len(chosen), device=env.device))
             observations, _ = env.reset()
             images = take_pictures(env, camera)
-            pictures = [draw_plan(image, p) for image, p in zip(images, chosen.plans, strict=True)]
+            pictures = {n: draw_plan(i, p) for n, i, p in zip(numbers, images, chosen.plans, strict=True)}
             frames = [[image.rgb] for image in images]
             lost = torch.zeros(len(chosen), dtype=torch.bool, device=env.device)
             for step in range(1, plan.steps):
-                observations, *_ = env.step(policy(observations, plan))
+                observations, *_ = env.step(policy(observations, plan))  # type: ignore[arg-type]
                 lost |= plan.distance.error > plan.cfg.threshold
                 if step % VIDEO_EVERY == 0:
                     for film, image in zip(frames, take_pictures(env, camera), strict=True):

@@ -51,7 +51,7 @@ def write_report(
     metrics: Mapping[str, Any],
     episodes: Sequence[Episodes],
     training: Sequence[dict[str, Any]] | None = None,
-    plan_pictures: Sequence[np.ndarray] = (),
+    plan_pictures: Mapping[int, np.ndarray] | None = None,
     video: str | os.PathLike[str] | None = None,
 ) -> None:
     """Writes the report of an evaluation; all of it or, on a full disk, nothing.
@@ -71,7 +71,7 @@ def write_report(
         episodes: The policy under evaluation first, then others and the baselines, all with T steps.
         training: Rows with ``env_steps``, ``wall_seconds``, ``train_success``, ``eval_success``,
             ``eval_sampled_success``, ``tracking_error_m``, ``steps_per_second`` and ``delta_m``; a value may be None.
-        plan_pictures: Picture of plan i at position i, each of shape (H, W, 3), uint8; the first few will do.
+        plan_pictures: Pictures of some plans by plan number, each of shape (H, W, 3), uint8.
         video: An mp4 file of episodes of the policy under evaluation.
 
     Raises:
@@ -103,7 +103,7 @@ def write_report(
         instruction=instruction,
         episodes=episodes,
         training=training or (),
-        plan_pictures=plan_pictures,
+        plan_pictures=plan_pictures or {},
         video=video,
     )
     files = {f"{name}.png": plots.png(figure) for name, figure in figures.items()}
@@ -131,7 +131,7 @@ def _page(
     instruction: str,
     episodes: Sequence[Episodes],
     training: Sequence[dict[str, Any]],
-    plan_pictures: Sequence[np.ndarray],
+    plan_pictures: Mapping[int, np.ndarray],
     video: str | os.PathLike[str] | None,
 ) -> str:
     """The page, filled into report.html.j2."""
@@ -162,7 +162,7 @@ def _page(
         svg={name: plots.svg(figure, label=_label(name, episodes)) for name, figure in figures.items()},
         training=training,
         speed=float(np.median(speeds)) if speeds else None,
-        pictures=[(_webp(picture), _caption(episodes[0], i)) for i, picture in enumerate(plan_pictures)],
+        pictures=[(_webp(picture), _caption(episodes[0], i)) for i, picture in plan_pictures.items()],
         video=_data_uri("video/mp4", _read(video)) if video is not None else None,
         theme=plots.THEME,
         outcome_colors=plots.OUTCOME_COLORS,

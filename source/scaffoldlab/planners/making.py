@@ -18,7 +18,6 @@ from scaffoldlab.specs.bodies import body_surfaces
 from scaffoldlab.specs.initial_state import body_poses, sample_initial_state
 from scaffoldlab.specs.models import Composition
 
-
 STEP_S = 1 / 60
 """Control step [s]."""
 
@@ -53,17 +52,13 @@ def make_request(
 
 def plan_limits(composition: Composition) -> PlanLimits:
     """What a plan of the task must keep to."""
-    return PlanLimits(
-        duration_s=composition.task.episode_steps * STEP_S, workspace_e=composition.scene.workspace
-    )
+    return PlanLimits(duration_s=composition.task.episode_steps * STEP_S, workspace_e=composition.scene.workspace)
 
 
 def plan_check(composition: Composition) -> Callable[[PlanRequest, Waypoints], list[str]]:
     """Reasons why waypoints are no plan of the task, in the frame that a model's prompt uses."""
     limits = plan_limits(composition)
-    return lambda request, waypoints: validate_waypoints(
-        request, waypoints, limits, origin_e=waypoints.located_e[0]
-    )
+    return lambda request, waypoints: validate_waypoints(request, waypoints, limits, origin_e=waypoints.located_e[0])
 
 
 def make_plan(composition: Composition, planner: Planner, request: PlanRequest) -> Plan:

@@ -444,7 +444,8 @@ def _check(c: Composition) -> None:
         for finger, joints in c.robot.fingers.items():
             values = getattr(task.grasp, posture).get(finger)
             if values is None or len(values) != len(joints):
-                raise ScaffoldError(f"{where}: grasp.{posture}.{finger}: needs {len(joints)} angles [rad]; got {values}.")
+                field = f"{where}: grasp.{posture}.{finger}"
+                raise ScaffoldError(f"{field}: needs {len(joints)} angles [rad]; got {values}.")
         for finger in getattr(task.grasp, posture):
             if finger not in c.robot.fingers:
                 raise unknown_name("finger", finger, c.robot.fingers, f"{where}: grasp.{posture}")

@@ -1,5 +1,8 @@
 """Composes a scene, a robot and a task into one Isaac Lab manager-based environment configuration."""
 
+# A preset stands where its value will be; Isaac Lab resolves it, the type checker cannot.
+# pyright: reportArgumentType=false
+
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,8 +11,14 @@ import numpy as np
 from isaaclab.actuators import ImplicitActuatorCfg
 from isaaclab.assets import ArticulationCfg, AssetBaseCfg, RigidObjectCfg
 from isaaclab.envs import ManagerBasedRLEnvCfg
-from isaaclab.managers import CurriculumTermCfg, EventTermCfg, ObservationGroupCfg, ObservationTermCfg
-from isaaclab.managers import RewardTermCfg, TerminationTermCfg
+from isaaclab.managers import (
+    CurriculumTermCfg,
+    EventTermCfg,
+    ObservationGroupCfg,
+    ObservationTermCfg,
+    RewardTermCfg,
+    TerminationTermCfg,
+)
 from isaaclab.scene import InteractiveSceneCfg
 from isaaclab.sensors import ContactSensorCfg
 from isaaclab.sim import SimulationCfg
@@ -214,5 +223,3 @@ class ScaffoldEnvCfg(ManagerBasedRLEnvCfg):
     decimation: int = DECIMATION
     episode_length_s: float = 5.0
     sim: SimulationCfg = SimulationCfg(dt=PHYSICS_DT, render_interval=DECIMATION, physics=PhysicsPresets())
-
-

@@ -1,5 +1,8 @@
 """The three physics engines, each with the settings of the paper's Table 2 where it has them."""
 
+# A preset stands where its value will be; Isaac Lab resolves it, the type checker cannot.
+# pyright: reportArgumentType=false
+
 from isaaclab.utils import configclass
 from isaaclab_newton.physics import MJWarpSolverCfg, NewtonCfg
 from isaaclab_ov.physics import OvPhysxCfg

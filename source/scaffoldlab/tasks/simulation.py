@@ -31,7 +31,7 @@ def make_cfg(
     cfg.scene.num_envs = num_envs
     cfg.sim.device = device or ("cuda:0" if torch.cuda.is_available() else "cpu")
     cfg.seed = seed
-    return cfg
+    return cast(ManagerBasedRLEnvCfg, cfg)
 
 
 @contextmanager

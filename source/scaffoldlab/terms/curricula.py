@@ -11,9 +11,7 @@ if TYPE_CHECKING:
     from isaaclab.envs import ManagerBasedRLEnv
 
 
-def anneal_threshold(
-    env: ManagerBasedRLEnv, env_ids: Sequence[int], steps: int, final_fraction: float = 0.5
-) -> float:
+def anneal_threshold(env: ManagerBasedRLEnv, env_ids: Sequence[int], steps: int, final_fraction: float = 0.5) -> float:
     """Lowers delta linearly from delta_init to a fraction of it; returns it [m]. Scaffolds, section 3.3.
 
     Args:

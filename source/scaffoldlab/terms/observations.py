@@ -68,5 +68,6 @@ class future_plan(ManagerTermBase):
         self.offsets = torch.tensor(cfg.params["offsets"], device=env.device)
 
     def __call__(self, env: ManagerBasedRLEnv, offsets: tuple[int, ...]) -> torch.Tensor:
+        """Targets at ``offsets``, which were made a tensor once."""
         keypoint_targets, wrist_targets = plan_of(env).future(self.offsets)
         return torch.cat([keypoint_targets.flatten(1), wrist_targets.flatten(1)], -1)

@@ -1,5 +1,8 @@
 """The plan as an Isaac Lab command: samples a plan at reset, restores its initial state, measures the tracking."""
 
+# Isaac Lab marks fields that must be set by MISSING, whatever their type.
+# pyright: reportAssignmentType=false
+
 from __future__ import annotations
 
 from collections.abc import Sequence

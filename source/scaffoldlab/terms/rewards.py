@@ -18,7 +18,10 @@ def keypoint_tracking(env: ManagerBasedRLEnv) -> torch.Tensor:
 
 
 def fingertip_contact(
-    env: ManagerBasedRLEnv, sensor: str = "contact", mode: Literal["count", "force"] = "count", minimum_force: float = 1e-3
+    env: ManagerBasedRLEnv,
+    sensor: str = "contact",
+    mode: Literal["count", "force"] = "count",
+    minimum_force: float = 1e-3,
 ) -> torch.Tensor:
     """exp(-1 / (N + eps)), shape (num_envs,). Eq. 3, second term, for contacts with the task's object only.
 

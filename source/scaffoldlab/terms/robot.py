@@ -29,9 +29,10 @@ class HandRobot:
         spec, grasp = composition.robot, composition.task.grasp
         self.asset: Articulation = env.scene["robot"]
         self.device = env.device
-        self.joints, _ = self.asset.find_joints(spec.wrist_joints + spec.finger_joints, preserve_order=True)
-        self._joint_ids = torch.tensor(self.joints, dtype=torch.int32, device=self.device)
-        self.tips, _ = self.asset.find_bodies(list(spec.fingertips.values()), preserve_order=True)
+        joints, _ = self.asset.find_joints(spec.wrist_joints + spec.finger_joints, preserve_order=True)
+        tips, _ = self.asset.find_bodies(list(spec.fingertips.values()), preserve_order=True)
+        self.joints, self.tips = torch.tensor(joints, device=self.device), torch.tensor(tips, device=self.device)
+        self._joint_ids = self.joints.int()
         palm_quat = quat_xyzw_from_rpy(np.radians(spec.palm_rpy_deg))
         self.center = self._tensor(np_quat_apply(palm_quat, np.array(grasp.center)))
         self.open = self._tensor([a for finger in spec.fingers for a in grasp.open[finger]])
@@ -66,7 +67,7 @@ class HandRobot:
         position = torch.cat([self.wrist_joints(wrist), self.open.expand(len(wrist), -1)], -1)
         ids = env_ids.int()
         self.asset.write_joint_state_to_sim_index(
-            position=position, velocity=torch.zeros_like(position), joint_ids=self.joints, env_ids=ids
+            position=position, velocity=torch.zeros_like(position), joint_ids=self._joint_ids, env_ids=ids
         )
         self.target[env_ids] = position
         self.send_target(ids)

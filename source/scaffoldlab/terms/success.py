@@ -33,6 +33,7 @@ class SuccessCondition:
         }
 
     def __call__(self) -> torch.Tensor:
+        """Whether the condition holds now, shape (num_envs,)."""
         return self._evaluate(self.condition)
 
     def position(self, keypoint: str) -> torch.Tensor:

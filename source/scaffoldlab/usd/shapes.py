@@ -44,7 +44,9 @@ def with_planar_uv(mesh: trimesh.Trimesh, *, scale: float) -> trimesh.Trimesh:
     return mesh
 
 
-def wood_texture(path: Path, *, light: tuple[int, int, int], dark: tuple[int, int, int], planks: int, seed: int) -> None:
+def wood_texture(
+    path: Path, *, light: tuple[int, int, int], dark: tuple[int, int, int], planks: int, seed: int
+) -> None:
     """Writes a 512 x 512 picture of planks along u with grain."""
     rng = np.random.default_rng(seed)
     v, u = np.mgrid[0:512, 0:512] / 512

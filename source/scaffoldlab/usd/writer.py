@@ -276,13 +276,13 @@ class UsdWriter:
         binding.Bind(material, UsdShade.Tokens.weakerThanDescendants, purpose or UsdShade.Tokens.allPurpose)
 
 
-def _place(
-    geometry: UsdGeom.Xformable, position: Vector, quat_xyzw: Vector, scale: Vector | None = None
-) -> None:
+def _place(geometry: UsdGeom.Xformable, position: Vector, quat_xyzw: Vector, scale: Vector | None = None) -> None:
     geometry.AddTranslateOp(UsdGeom.XformOp.PrecisionDouble).Set(Gf.Vec3d(*map(float, position)))
     x, y, z, w = map(float, quat_xyzw)
     geometry.AddOrientOp(UsdGeom.XformOp.PrecisionDouble).Set(Gf.Quatd(w, x, y, z))
-    geometry.AddScaleOp(UsdGeom.XformOp.PrecisionDouble).Set(Gf.Vec3d(*map(float, (1, 1, 1) if scale is None else scale)))
+    geometry.AddScaleOp(UsdGeom.XformOp.PrecisionDouble).Set(
+        Gf.Vec3d(*map(float, (1, 1, 1) if scale is None else scale))
+    )
 
 
 def _quatf(quat_xyzw: Vector) -> Gf.Quatf:

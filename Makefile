@@ -1,0 +1,41 @@
+# The two commands of a newcomer are `make demo` and `make test`.
+.PHONY: demo test setup bench lint format docs assets clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    set up, plan, train, evaluate, report (about 6 minutes after set-up)"
+	@echo "make test    set up, then lint, unit tests, simulator tests and docs"
+	@echo "make bench   write outputs/bench.json: throughput, kernel, start-up, import"
+	@echo "make setup   make or reuse the environment; also: lint, format, docs, assets, clean"
+
+setup:
+	@scripts/setup >/dev/null
+
+demo: setup
+	@scripts/run scaffoldlab demo
+
+test: setup lint
+	@scripts/run python -m pytest tests/unit -q
+	@scripts/run python -m pytest tests/sim -q
+	@$(MAKE) --no-print-directory docs
+
+bench: setup
+	@scripts/run python benchmarks/bench.py
+
+lint: setup
+	@scripts/run ruff check .
+	@scripts/run ruff format --check .
+	@scripts/run basedpyright --level error
+
+format: setup
+	@scripts/run ruff check --fix .
+	@scripts/run ruff format .
+
+docs: setup
+	@scripts/run sphinx-build -q -W -b html docs docs/_build
+
+assets: setup
+	@scripts/run python scripts/build_assets.py
+
+clean:
+	rm -rf outputs logs plans docs/_build .pytest_cache .ruff_cache
