@@ -41,6 +41,7 @@ def env_throughput(task: str = "move_apple") -> dict:
 def _full(task: str, trace: Path) -> float:
     import numpy as np
     import torch
+
     from scaffoldlab.evaluation.rollout import timed_close
     from scaffoldlab.tasks.simulation import open_env
     from scaffoldlab.terms.observations import plan_of
@@ -71,6 +72,7 @@ def _bare(task: str, trace: Path) -> float:
     import torch
     from isaaclab.managers import ObservationGroupCfg, ObservationTermCfg, TerminationTermCfg
     from isaaclab.utils import configclass
+
     from scaffoldlab.specs.models import load_task
     from scaffoldlab.tasks.simulation import make_cfg, open_cfg
 

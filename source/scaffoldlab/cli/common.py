@@ -26,7 +26,7 @@ def add_simulation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
     parser.add_argument(
         "overrides", nargs="*", metavar="OVERRIDE",
-        help="Hydra overrides and presets of Isaac Lab, e.g. physics=newton_mjwarp env.rewards.fingertip_contact.weight=1",
+        help="Hydra overrides and presets of Isaac Lab, e.g. physics=newton_mjwarp env.commands.plan.beta=10",
     )  # fmt: skip
 
 

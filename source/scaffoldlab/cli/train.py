@@ -68,9 +68,8 @@ def train(
             "allowed: at least 8, more than 0 and at least 1."
         )
     overrides = with_default_presets(args.overrides, args.device)
-    columns = (
-        TextColumn("{task.description:<12}"), BarColumn(bar_width=28), TimeElapsedColumn(), TextColumn("{task.fields[now]}")
-    )  # fmt: skip
+    now = TextColumn("{task.fields[now]}")
+    columns = TextColumn("{task.description:<12}"), BarColumn(bar_width=28), TimeElapsedColumn(), now
     with Progress(*columns, console=console, refresh_per_second=2) as bar:
         job = bar.add_task("training", total=limits.seconds, now="starting the simulation")
         with open_env(task, num_envs=args.num_envs, device=args.device, seed=args.seed, overrides=overrides) as env:

@@ -44,3 +44,11 @@ def fingertip_forces(env: ManagerBasedRLEnv, sensor: str = "contact") -> torch.T
 def action_magnitude(env: ManagerBasedRLEnv) -> torch.Tensor:
     """|a|^2, shape (num_envs,); the paper's code weighs it by -0.001, the default here is 0."""
     return env.action_manager.action.square().sum(-1)
+
+
+def action_excess(env: ManagerBasedRLEnv) -> torch.Tensor:
+    """sum_i max(|a_i| - 1, 0)^2, shape (num_envs,): what an action asks for beyond its clip, 0 in the paper.
+
+    Beyond the clip an action changes nothing, so its mean drifts there and no longer comes back.
+    """
+    return (env.action_manager.action.abs() - 1).clamp(min=0).square().sum(-1)
