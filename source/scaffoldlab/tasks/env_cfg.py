@@ -160,7 +160,10 @@ class ObservationsCfg:
         initial_keypoints = ObservationTermCfg(func=observations.initial_keypoints)
         keypoints = ObservationTermCfg(func=observations.keypoints)
         wrist = ObservationTermCfg(func=observations.wrist)
-        future_plan = ObservationTermCfg(func=observations.future_plan, params={"offsets": HORIZON_OFFSETS})
+        future_plan = ObservationTermCfg(
+            func=observations.future_plan,
+            params={"offsets": HORIZON_OFFSETS, "relative": preset(default=True, paper=False)},
+        )
 
         def __post_init__(self):
             self.enable_corruption = True

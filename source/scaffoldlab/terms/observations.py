@@ -61,13 +61,19 @@ class future_plan(ManagerTermBase):
 
     Params:
         offsets: H step offsets; the paper says 15, its code lists 14 (0..9, 20, 30, 40, 50).
+        relative: Whether they are seen from the keypoints and the wrist as they are now, so that what the plan asks
+            for next is an input and not a small difference of two large ones (docs/decisions).
     """
 
     def __init__(self, cfg: ObservationTermCfg, env: ManagerBasedRLEnv):
         super().__init__(cfg, env)
         self.offsets = torch.tensor(cfg.params["offsets"], device=env.device)
 
-    def __call__(self, env: ManagerBasedRLEnv, offsets: tuple[int, ...]) -> torch.Tensor:
+    def __call__(self, env: ManagerBasedRLEnv, offsets: tuple[int, ...], relative: bool) -> torch.Tensor:
         """Targets at ``offsets``, which were made a tensor once."""
-        keypoint_targets, wrist_targets = plan_of(env).future(self.offsets)
+        plan = plan_of(env)
+        keypoint_targets, wrist_targets = plan.future(self.offsets)
+        if relative:
+            keypoint_targets = keypoint_targets - plan.keypoints[:, None]
+            wrist_targets = wrist_targets - plan.robot.wrist[:, None]
         return torch.cat([keypoint_targets.flatten(1), wrist_targets.flatten(1)], -1)
