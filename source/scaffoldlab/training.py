@@ -46,7 +46,7 @@ class TrainingLimits:
     Attributes:
         iterations: PPO iterations at most.
         seconds: Wall time at most [s], evaluation included, over all resumed parts.
-        target: Stops early once deterministic and sampled success both reach it on the validation states.
+        target: Stops early once the deterministic policy reaches it on the validation states.
         evaluate_every: Iterations between evaluations.
         evaluate_above: No evaluation before the success of training episodes reaches this.
     """
@@ -200,7 +200,7 @@ class Trainer:
     def _done(self, before_evaluation: bool = False) -> bool:
         limits, state = self.limits, self.state
         reached = [p for p in state.curve[-1:] if p["eval_success"] is not None]
-        enough = any(min(p["eval_success"], p["eval_sampled_success"]) >= limits.target for p in reached)
+        enough = any(p["eval_success"] >= limits.target for p in reached)
         over = state.iteration >= limits.iterations or time.monotonic() - self._started >= limits.seconds
         return over or (enough and not before_evaluation)
 

@@ -1,13 +1,23 @@
 """What a task, a scene and a robot are: the YAML files as validated data (see docs/tasks.md)."""
 
 import math
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from scaffoldlab.errors import ScaffoldError, unknown_name
 from scaffoldlab.specs.paths import find_asset, find_named
@@ -29,7 +39,14 @@ def _ordered(value: tuple[float, float]) -> tuple[float, float]:
     return value
 
 
-Range = Annotated[tuple[float, float], BeforeValidator(_as_range), AfterValidator(_ordered)]
+_NUMBER = {"type": "number"}
+_PAIR = {"type": "array", "prefixItems": [_NUMBER, _NUMBER], "minItems": 2, "maxItems": 2}
+Range = Annotated[
+    tuple[float, float],
+    BeforeValidator(_as_range),
+    AfterValidator(_ordered),
+    WithJsonSchema({"anyOf": [_NUMBER, _PAIR]}),
+]
 """A number, or [low, high] to sample uniformly from."""
 
 Vector3 = tuple[float, float, float]
@@ -223,8 +240,8 @@ class Condition(Strict):
     near: Near | None = None
     on_top: OnTop | None = None
     joint_beyond: JointBeyond | None = None
-    all: list["Condition"] | None = None
-    any: list["Condition"] | None = None
+    all: Annotated[list["Condition"], Field(min_length=1)] | None = None
+    any: Annotated[list["Condition"], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _one(self) -> "Condition":
@@ -411,7 +428,7 @@ def _check(c: Composition) -> None:
     """Everything that one file cannot say alone."""
     task, where = c.task, str(c.source)
     for asset in c.scene.assets:
-        c.usd(asset.usd)
+        _check_asset(c, asset)
     c.usd(c.robot.usd)
     names = task.keypoint_names
     if len(set(names)) != len(names):
@@ -427,14 +444,15 @@ def _check(c: Composition) -> None:
             field = f"{where}: initial_state.{kind}.{name}"
             if c.scene.asset(name, field).kind != allowed_kind:
                 raise ScaffoldError(f"{field}: {name!r} is {c.scene.asset(name, field).kind}, needs {allowed_kind}.")
+    for name, joints in task.initial_state.joints.items():
+        _check_joints(joints, c.scene.asset(name, where), f"{where}: initial_state.joints.{name}")
     for leaf in task.success.leaves():
         for name in (getattr(leaf, f, None) for f in ("keypoint", "to", "of")):
             if name is not None and name not in names:
                 raise unknown_name("keypoint", name, names, f"{where}: success")
         if isinstance(leaf, JointBeyond):
             asset = c.scene.asset(leaf.asset, f"{where}: success.joint_beyond.asset")
-            if leaf.joint not in asset.joints:
-                raise unknown_name("joint", leaf.joint, asset.joints, f"{where}: success.joint_beyond.joint")
+            _check_joints([leaf.joint], asset, f"{where}: success.joint_beyond.joint")
     for stage in task.oracle:
         goal = [stage.hand.to] if stage.hand and stage.hand.to else []
         for name in [*goal, *stage.carry]:
@@ -449,6 +467,26 @@ def _check(c: Composition) -> None:
         for finger in getattr(task.grasp, posture):
             if finger not in c.robot.fingers:
                 raise unknown_name("finger", finger, c.robot.fingers, f"{where}: grasp.{posture}")
+
+
+def _check_asset(c: Composition, asset: AssetSpec) -> None:
+    """The file is there, and has the joints that the scene names."""
+    path = c.usd(asset.usd)
+    if not asset.joints:
+        return
+    from scaffoldlab.usd.reader import joint_names
+
+    known = joint_names(path)
+    for joint in asset.joints:
+        if joint not in known:
+            where = f"{find_named('scene', c.task.scene)}: assets.{asset.name}.joints"
+            raise unknown_name("joint", joint, known, where)
+
+
+def _check_joints(names: Iterable[str], asset: AssetSpec, where: str) -> None:
+    for name in names:
+        if name not in asset.joints:
+            raise unknown_name("joint", name, asset.joints, where)
 
 
 def _check_body(c: Composition, body: str, where: str) -> None:

@@ -8,35 +8,18 @@ from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.specs.models import load_task
 from scaffoldlab.specs.paths import list_named
 from scaffoldlab.tasks import cpu
+from scaffoldlab.tasks.configs import KINDS
 
 cpu.apply()
 
 
 def _register(name: str) -> None:
-    def env_cfg():
-        from scaffoldlab.tasks.env_cfg import make_env_cfg
-
-        return make_env_cfg(name)
-
-    def agent(library: str):
-        def agent_cfg():
-            from scaffoldlab.tasks import agents
-
-            return getattr(agents, library)(name)
-
-        return agent_cfg
-
+    entry_points = {f"{kind}_cfg_entry_point": f"scaffoldlab.tasks.configs:{kind}_{name}" for kind in KINDS}
     gym.register(
         id=load_task(name).task.env_id,
         entry_point="isaaclab.envs:ManagerBasedRLEnv",
         disable_env_checker=True,
-        kwargs={
-            "env_cfg_entry_point": env_cfg,
-            "rsl_rl_cfg_entry_point": agent("rsl_rl"),
-            "skrl_cfg_entry_point": agent("skrl"),
-            "rl_games_cfg_entry_point": agent("rl_games"),
-            "default_agent": "rsl_rl_cfg_entry_point",
-        },
+        kwargs={**entry_points, "default_agent": "rsl_rl_cfg_entry_point"},
     )
 
 

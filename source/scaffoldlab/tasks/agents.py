@@ -47,6 +47,7 @@ CPU = replace(
     learning_rate=1e-3,
     max_learning_rate=1e-3,
     entropy=0.0,
+    init_std=0.5,
 )
 
 

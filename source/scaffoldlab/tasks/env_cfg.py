@@ -50,6 +50,7 @@ def make_env_cfg(task: str) -> ManagerBasedRLEnvCfg:
     spec = composition.task
     plan = cfg.commands.plan
     plan.task, plan.threshold, plan.reduction = task, spec.termination.threshold, spec.termination.reduction
+    plan.beta = preset(default=20.0, cpu=40.0)
     plan.steps = preset(default=spec.episode_steps, paper=max(PAPER_STEPS, spec.episode_steps))
     cfg.episode_length_s = preset(
         default=spec.episode_steps * DECIMATION * PHYSICS_DT, paper=PAPER_STEPS * DECIMATION * PHYSICS_DT

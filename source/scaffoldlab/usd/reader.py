@@ -17,6 +17,14 @@ def body_names(path: Path) -> list[str]:
 
 
 @cache
+def joint_names(path: Path) -> list[str]:
+    """Names of the joints of an asset that can move."""
+    stage = Usd.Stage.Open(str(path))
+    joints = (p for p in Usd.PrimRange(stage.GetDefaultPrim()) if p.IsA(UsdPhysics.Joint))
+    return [p.GetName() for p in joints if not p.IsA(UsdPhysics.FixedJoint)]
+
+
+@cache
 def surface_points(path: Path, link: str = "", *, count: int = 10_000) -> np.ndarray:
     """Points spread evenly over the visible surface of a body, in its frame [m], shape (count, 3).
 

@@ -1,0 +1,78 @@
+"""What the tests share: task folders of their own, and the one simulation that a process can hold open."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from scaffoldlab.specs import models, paths
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def extra_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder with a project's layout, named by SCAFFOLDLAB_PATH; tasks are read again before and after."""
+    root = tmp_path / "extra"
+    root.mkdir()
+    monkeypatch.setenv("SCAFFOLDLAB_PATH", str(root))
+    models.load_task.cache_clear()
+    yield root
+    models.load_task.cache_clear()
+
+
+@pytest.fixture
+def write_task(extra_root: Path) -> Callable[..., Path]:
+    """Writes ``name/task.yaml``: the text of an existing task, with its data changed in place by a function."""
+
+    def write(name: str, change: Callable[[dict[str, Any]], object] = lambda data: None, base: str = "move_apple"):
+        return write_yaml(extra_root / "tasks" / name / "task.yaml", ROOT / "tasks" / base / "task.yaml", change)
+
+    return write
+
+
+@pytest.fixture
+def write_scene(extra_root: Path) -> Callable[..., Path]:
+    """The same for ``assets/scenes/name/scene.yaml``."""
+
+    def write(name: str, change: Callable[[dict[str, Any]], object], base: str = "kitchen_counter"):
+        scenes = "assets/scenes"
+        return write_yaml(extra_root / scenes / name / "scene.yaml", ROOT / scenes / base / "scene.yaml", change)
+
+    return write
+
+
+def write_yaml(path: Path, source: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """Writes the changed data of one YAML file to another."""
+    data = yaml.safe_load(source.read_text())
+    change(data)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(data, sort_keys=False))
+    return path
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 128 KiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(disk)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def run_python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs a script in a fresh interpreter; its output is captured."""
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=300)
+
+
+__all__ = ["ROOT", "paths", "run_python", "write_yaml"]
