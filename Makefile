@@ -36,6 +36,7 @@ docs: setup
 
 assets: setup
 	@scripts/run python scripts/build_assets.py
+	@scripts/run scaffoldlab schema task > tasks/task.schema.json
 
 clean:
 	rm -rf outputs logs plans docs/_build .pytest_cache .ruff_cache

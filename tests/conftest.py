@@ -1,9 +1,7 @@
 """What the tests share: task folders of their own, and the one simulation that a process can hold open."""
 
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from scaffoldlab.specs import models, paths
+from scaffoldlab.specs import models
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -67,12 +65,3 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounting a small tmpfs needs root")
     yield disk
     subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
-def run_python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs a script in a fresh interpreter; its output is captured."""
-    command = [sys.executable, "-c", code, *arguments]
-    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=300)
-
-
-__all__ = ["ROOT", "paths", "run_python", "write_yaml"]

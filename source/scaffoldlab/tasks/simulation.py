@@ -11,6 +11,7 @@ from isaaclab.envs import ManagerBasedRLEnv, ManagerBasedRLEnvCfg
 from isaaclab_tasks.utils import resolve_task_config
 
 import scaffoldlab.tasks  # noqa: F401  registers the tasks
+from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.specs.models import load_task
 
 
@@ -25,9 +26,19 @@ def make_cfg(
         device: ``cpu``, ``cuda:0``, ...; None takes CUDA when there is any.
         seed: Seed of the env.
         overrides: Hydra overrides and presets, e.g. ``physics=newton_mjwarp``; those of the agent are passed over.
+
+    Raises:
+        ScaffoldError: Unknown task, or an override that this environment does not have.
     """
     of_env = [o for o in overrides if not o.startswith("agent.")]
-    cfg, _ = resolve_task_config(load_task(task).task.env_id, None, overrides=of_env)
+    env_id = load_task(task).task.env_id
+    try:
+        cfg, _ = resolve_task_config(env_id, None, overrides=of_env)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ScaffoldError(
+            f"overrides {' '.join(of_env)}: {error}. "
+            f"`isaaclab train --rl_library rsl_rl --task {env_id} --help` lists the presets; docs/training.md the rest."
+        ) from error
     cfg.scene.num_envs = num_envs
     cfg.sim.device = device or ("cuda:0" if torch.cuda.is_available() else "cpu")
     cfg.seed = seed
