@@ -80,7 +80,7 @@ class Trainer:
         library: Plans to train on.
         validation: Plans, on other states than the test's, that choose the best checkpoint.
         seed: Seed of the policy.
-        presets: Agent overrides, e.g. ``presets=paper``.
+        overrides: Hydra overrides and presets, e.g. ``presets=paper``; those of the env are passed over.
         limits: When to stop.
     """
 
@@ -96,11 +96,11 @@ class Trainer:
         overrides: list[str],
         limits: TrainingLimits,
     ):
-        self.env, self.folder, self.library, self.validation, self.limits = env, folder, library, validation, limits
+        self.env, self.task, self.folder, self.limits = env, task, folder, limits
+        self.library, self.validation = library, validation
         torch.manual_seed(seed)
         self.runner = make_runner(env, task, folder=folder, seed=seed, overrides=overrides)
         self.state = TrainingState()
-        self._recent: list[dict[str, float]] = []
         if (folder / "model_resume.pt").is_file() and (folder / STATE).is_file():
             self._resume()
         self.steps_per_iteration = self.runner.cfg["num_steps_per_env"] * env.num_envs
@@ -148,8 +148,15 @@ class Trainer:
 
     def _checkpoint(self, path: Path) -> None:
         temporary = path.with_suffix(".tmp")
-        self.runner.save(str(temporary), infos={"task": load_task_name(self.env), "iteration": self.state.iteration})
-        temporary.replace(path)
+        try:
+            self.runner.save(str(temporary), infos={"task": self.task, "iteration": self.state.iteration})
+            temporary.replace(path)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            temporary.unlink(missing_ok=True)
+            raise ScaffoldError(
+                f"checkpoint {path}: could not be written ({error}). The one before is kept; free some space "
+                "and run the same command, it goes on from there."
+            ) from error
 
     def _save(self) -> None:
         self.state.wall_seconds = time.monotonic() - self._started
@@ -253,11 +260,6 @@ def sampled_policy(runner: OnPolicyRunner) -> Policy:
     """An action drawn from the policy, as in training."""
     runner.alg.eval_mode()
     return lambda observations, plan: runner.alg.actor(_tensordict(observations), stochastic_output=True)
-
-
-def load_task_name(env: ManagerBasedRLEnv) -> str:
-    """Name of the task that an env runs."""
-    return plan_of(env).cfg.task
 
 
 def _tensordict(observations: dict[str, torch.Tensor]) -> Any:
