@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +66,57 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounting a small tmpfs needs root")
     yield disk
     subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+class Simulation:
+    """Opens envs one after the other: a process holds one simulation, and an env that fits is used again."""
+
+    def __init__(self) -> None:
+        self._stack, self._key, self._env = ExitStack(), None, None
+
+    def env(
+        self,
+        task: str = "move_apple",
+        *,
+        num_envs: int = 64,
+        overrides: tuple[str, ...] = (),
+        change: Callable[[Any], object] | None = None,
+    ) -> Any:
+        """The env of a task on the CPU, whatever was open before closed; its plan command is as if newly made.
+
+        Args:
+            task: Task name.
+            num_envs: Number of envs.
+            overrides: Hydra overrides and presets.
+            change: Changes the configuration in place; such an env is never used again.
+        """
+        from scaffoldlab.specs.models import load_task
+        from scaffoldlab.tasks.simulation import make_cfg, open_cfg
+
+        key = (task, num_envs, overrides)
+        if change is not None or key != self._key:
+            self.close()
+            cfg = make_cfg(task, num_envs=num_envs, device="cpu", seed=0, overrides=overrides)
+            if change is not None:
+                change(cfg)
+            self._env = self._stack.enter_context(open_cfg(cfg, load_task(task).task.env_id))
+            self._key = None if change is not None else key
+        plan = self._env.command_manager.get_term("plan")
+        plan.lenient = False
+        plan.assign(None)
+        self._env.common_step_counter = 0  # the curriculum begins again
+        plan._measured_at = -1
+        return self._env
+
+    def close(self) -> None:
+        """Closes the env, if one is open."""
+        self._key = self._env = None
+        self._stack.close()
+
+
+@pytest.fixture(scope="session")
+def simulation() -> Iterator[Simulation]:
+    """The one simulation of this process."""
+    opened = Simulation()
+    yield opened
+    opened.close()

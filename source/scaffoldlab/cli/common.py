@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.specs.models import load_task
 from scaffoldlab.specs.paths import list_named
 
@@ -36,9 +37,11 @@ def task_name(given: str) -> str:
     Raises:
         ScaffoldError: Unknown task.
     """
-    for name in list_named("task"):
-        if given != name and "-" in given and given == load_task(name).task.env_id:
-            return name
+    if "-" in given:
+        for name in list_named("task"):
+            with contextlib.suppress(ScaffoldError):  # another task's broken file is no reason to fail
+                if given == load_task(name).task.env_id:
+                    return name
     return load_task(given).task.name
 
 
@@ -57,7 +60,8 @@ def quiet(log: Path) -> Iterator[Console]:
         os.dup2(file.fileno(), 2)
     try:
         with os.fdopen(os.dup(saved[1]), "w", encoding="utf-8") as screen:
-            yield Console(file=screen, width=None if sys.stderr.isatty() else 110)
+            # Paths are to be copied: no line breaks inside.
+            yield Console(file=screen, width=None if sys.stderr.isatty() else 110, soft_wrap=True)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

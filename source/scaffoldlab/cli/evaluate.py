@@ -34,10 +34,10 @@ def run(args: argparse.Namespace) -> None:
     else:
         seed = split_seed(name, "test")
         library = scripted_library(load_task(name), count=args.episodes, seed=seed, noise=args.noise)
+    checkpoint = find_checkpoint(name, args.checkpoint)
     from scaffoldlab.evaluation.evaluate import check_episodes
 
     library = check_episodes(library, args.episodes)
-    checkpoint = find_checkpoint(name, args.checkpoint)
     with quiet(args.out / "console.log") as console:
         metrics = evaluate(name, checkpoint, library, args, console)
         console.print(headline(metrics), highlight=False)

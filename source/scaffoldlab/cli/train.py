@@ -58,15 +58,15 @@ def train(
     console: Console,
 ) -> "tuple[Path, TrainingState]":
     """Trains with a live progress bar; an unfinished run in the folder is resumed."""
-    from scaffoldlab.tasks.simulation import open_env, with_default_presets
-    from scaffoldlab.training import Trainer, TrainingLimits
-
-    limits = TrainingLimits(iterations=args.iterations, seconds=60 * args.minutes, target=args.target)
-    if args.num_envs < 8 or limits.seconds <= 0 or limits.iterations < 1:
+    if args.num_envs < 8 or args.minutes <= 0 or args.iterations < 1:
         raise ScaffoldError(
             f"train: --num-envs is {args.num_envs}, --minutes {args.minutes}, --iterations {args.iterations}; "
             "allowed: at least 8, more than 0 and at least 1."
         )
+    from scaffoldlab.tasks.simulation import open_env, with_default_presets
+    from scaffoldlab.training import Trainer, TrainingLimits
+
+    limits = TrainingLimits(iterations=args.iterations, seconds=60 * args.minutes, target=args.target)
     overrides = with_default_presets(args.overrides, args.device)
     now = TextColumn("{task.fields[now]}")
     columns = TextColumn("{task.description:<12}"), BarColumn(bar_width=28), TimeElapsedColumn(), now

@@ -15,6 +15,10 @@ from scaffoldlab.planners.endpoint import Call, QueryKind, Reply
 log = logging.getLogger(__name__)
 
 
+class LedgerError(ScaffoldError):
+    """A call could not be recorded; whoever went on would pay for what is lost."""
+
+
 class Record(BaseModel):
     """One attempt at one call: a line of the ledger."""
 
@@ -126,7 +130,7 @@ class Ledger:
         """Writes one record through to the disk.
 
         Raises:
-            ScaffoldError: The disk took it only in part or not at all.
+            LedgerError: The disk took it only in part or not at all.
         """
         line = json.dumps(record.model_dump(), allow_nan=False).encode() + b"\n"
         with self._lock:
@@ -138,7 +142,7 @@ class Ledger:
                         raise OSError(None, "the disk is full")
                     os.fsync(file.fileno())
             except OSError as error:
-                raise ScaffoldError(
+                raise LedgerError(
                     f"{self.path}: a call could not be recorded ({error.strerror}), so planning stops. "
                     "Make room or give another ledger, then run again: what is recorded is not paid twice."
                 ) from None

@@ -10,6 +10,7 @@ from scaffoldlab.camera import RgbdImage
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.keypoints.keypoint import Keypoint, keypoint_positions, keypoint_snapped
 from scaffoldlab.planners.base import Planner, PlanRequest, Waypoints
+from scaffoldlab.planners.ledger import LedgerError
 from scaffoldlab.planners.scripted import ScriptedPlanner
 from scaffoldlab.plans.library import PlanLibrary
 from scaffoldlab.plans.plan import Plan, with_waypoint_noise
@@ -120,6 +121,7 @@ def make_library(
 
     Raises:
         ScaffoldError: Not one plan succeeded.
+        LedgerError: A call to a model could not be recorded: the disk is full.
     """
 
     def one(index: int) -> tuple[int, Plan | None, str | None]:
@@ -128,6 +130,8 @@ def make_library(
         try:
             plan = make_plan(composition, planner, request)
             return index, with_waypoint_noise(plan, sigma=noise, seed=seed) if noise > 0 else plan, None
+        except LedgerError:
+            raise
         except ScaffoldError as error:
             return index, None, str(error)
 

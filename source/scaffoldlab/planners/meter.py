@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.planners.endpoint import Call, ChatEndpoint, EndpointError, Reply
-from scaffoldlab.planners.ledger import Ledger, Record
+from scaffoldlab.planners.ledger import Ledger, LedgerError, Record
 from scaffoldlab.planners.settings import VlmSettings
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ class Meter:
         self._endpoint, self._ledger, self._settings, self._sleep = endpoint, ledger, settings, sleep
         self._lock, self._slots = threading.Lock(), threading.BoundedSemaphore(settings.concurrency)
         self._tokens, self._cost_usd, self._uncounted = 0, 0.0, 0
+        self._unrecorded: LedgerError | None = None
         for record in ledger.records if ledger else ():
             if record.reply is not None:
                 self._spend(record.tokens_in, record.tokens_out, record.cost_usd)
@@ -52,6 +53,7 @@ class Meter:
         Raises:
             BudgetError: A cap is reached.
             EndpointError: Every attempt failed.
+            LedgerError: A call before, of any thread, could not be recorded.
         """
         if self._ledger and (record := self._ledger.settled(call)):
             return record.as_reply()
@@ -61,6 +63,8 @@ class Meter:
             try:
                 with self._slots:
                     self._check_budget()
+                    if self._unrecorded:
+                        raise self._unrecorded
                     sent = time.monotonic()
                     reply = self._endpoint.complete(call)
                 break
@@ -132,33 +136,36 @@ class Meter:
     def _record(self, call: Call, reply: Reply, text: str | None, reasons: Sequence[str]) -> None:
         if self._ledger is None:
             return
-        self._ledger.append(
-            Record(
-                id=reply.id,
-                time=datetime.now(UTC).isoformat(timespec="seconds"),
-                kind=call.kind,
-                task=call.task,
-                seed=call.seed,
-                index=call.index,
-                turn=call.turn,
-                attempt=reply.attempt,
-                repairs=call.repairs,
-                key=call.key,
-                endpoint=str(getattr(self._endpoint, "url", "")),
-                model=call.model,
-                points=call.points,
-                image_size=max((side for image in call.images.values() for side in image.shape[:2]), default=None),
-                parameters=dict(call.parameters),
-                messages=list(call.messages),
-                reply=text,
-                finish=reply.finish,
-                verdict=list(reasons) or "ok",
-                tokens_in=reply.tokens_in,
-                tokens_out=reply.tokens_out,
-                cost_usd=reply.cost_usd,
-                seconds=reply.seconds,
-            )
+        record = Record(
+            id=reply.id,
+            time=datetime.now(UTC).isoformat(timespec="seconds"),
+            kind=call.kind,
+            task=call.task,
+            seed=call.seed,
+            index=call.index,
+            turn=call.turn,
+            attempt=reply.attempt,
+            repairs=call.repairs,
+            key=call.key,
+            endpoint=str(getattr(self._endpoint, "url", "")),
+            model=call.model,
+            points=call.points,
+            image_size=max((side for image in call.images.values() for side in image.shape[:2]), default=None),
+            parameters=dict(call.parameters),
+            messages=list(call.messages),
+            reply=text,
+            finish=reply.finish,
+            verdict=list(reasons) or "ok",
+            tokens_in=reply.tokens_in,
+            tokens_out=reply.tokens_out,
+            cost_usd=reply.cost_usd,
+            seconds=reply.seconds,
         )
+        try:
+            self._ledger.append(record)
+        except LedgerError as error:
+            self._unrecorded = error
+            raise
 
 
 def _place(call: Call) -> str:

@@ -362,18 +362,6 @@ def load_task(name: str) -> Composition:
     return composition
 
 
-def task_name_of(env_id: str, names: list[str]) -> str:
-    """Task name of a Gymnasium id or of itself.
-
-    Raises:
-        ScaffoldError: No such task.
-    """
-    for name in names:
-        if env_id in (name, load_task(name).task.env_id):
-            return name
-    raise unknown_name("task", env_id, names)
-
-
 def _read(path: Path, model: type, name: str) -> Any:
     try:
         data = yaml.safe_load(path.read_text())

@@ -7,7 +7,7 @@ def apply() -> None:
     """Applies the workarounds; does nothing where there is CUDA."""
     import warp as wp
 
-    wp.config.quiet = True
+    wp.config.log_level = wp.LOG_WARNING
     if wp.is_cuda_available():
         return
     _pinned_memory()

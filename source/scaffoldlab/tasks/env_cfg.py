@@ -120,7 +120,7 @@ def _drive(joints: Iterable[str], drive: DriveSpec) -> ImplicitActuatorCfg:
         joint_names_expr=list(joints),
         stiffness=drive.stiffness,
         damping=drive.damping,
-        effort_limit_sim=drive.effort,
+        joint_effort_limit=drive.effort,
         armature=preset(default=drive.armature["ovphysx"], **drive.armature),
     )
 

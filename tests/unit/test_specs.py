@@ -1,0 +1,457 @@
+"""Task, scene and robot files: what holds for every registered task, and what a wrong file is told."""
+
+import json
+
+import jsonschema
+import numpy as np
+import pytest
+import yaml
+from conftest import ROOT, write_yaml
+
+from scaffoldlab.cli import main
+from scaffoldlab.cli.common import task_name
+from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.planners.base import Waypoints
+from scaffoldlab.planners.making import make_request, plan_limits
+from scaffoldlab.planners.scripted import oracle_waypoints
+from scaffoldlab.plans.validation import validate_waypoints
+from scaffoldlab.specs.bodies import body_names, body_surfaces
+from scaffoldlab.specs.initial_state import body_poses, sample_initial_state
+from scaffoldlab.specs.models import RobotSpec, SceneSpec, TaskSpec, load_task
+from scaffoldlab.specs.paths import list_named
+
+TASKS = sorted(path.parent.name for path in (ROOT / "tasks").glob("*/task.yaml"))
+FILES = [
+    *((TaskSpec, path) for path in sorted((ROOT / "tasks").glob("*/task.yaml"))),
+    *((SceneSpec, path) for path in sorted((ROOT / "assets/scenes").glob("*/scene.yaml"))),
+    *((RobotSpec, path) for path in sorted((ROOT / "assets/robots").glob("*/robot.yaml"))),
+]
+
+
+@pytest.fixture(params=TASKS)
+def composition(request):
+    return load_task(request.param)
+
+
+def load_error(name: str) -> str:
+    """What loading a task says is wrong."""
+    with pytest.raises(ScaffoldError) as caught:
+        load_task(name)
+    return str(caught.value)
+
+
+# --- every registered task ------------------------------------------------------------------------------------------
+
+
+def test_committed_tasks_are_the_registered_ones():
+    assert {"move_apple", "open_drawer"} <= set(TASKS)
+    assert list(list_named("task")) == TASKS
+
+
+def test_env_id_is_made_of_task_and_robot():
+    ids = {name: load_task(name).task.env_id for name in ("move_apple", "open_drawer")}
+    assert ids == {"move_apple": "ScaffoldLab-MoveApple-Allegro", "open_drawer": "ScaffoldLab-OpenDrawer-Allegro"}
+    assert len({load_task(name).task.env_id for name in TASKS}) == len(TASKS)
+
+
+def test_env_id_and_name_both_lead_to_the_task(composition):
+    assert task_name(composition.task.env_id) == task_name(composition.task.name) == composition.task.name
+
+
+def test_oracle_has_the_twenty_waypoints_of_the_paper(composition):
+    request = make_request(composition, seed=0, index=0)
+    keypoints_e, hand_e = oracle_waypoints(composition.task.oracle, request)
+    assert len(keypoints_e) == len(hand_e) == request.waypoint_count == composition.task.waypoint_count() == 20
+
+
+def test_oracle_dwells_at_the_grasp_and_at_the_end(composition):
+    """The hand lags its target by 0.2 s: without a dwell it closes too early and ends short of the goal."""
+    _, hand_e = oracle_waypoints(composition.task.oracle, make_request(composition, seed=0, index=0))
+    still = np.linalg.norm(np.diff(hand_e, axis=0), axis=-1) < 1e-12
+    names = [stage.name for stage in composition.task.oracle]
+    before = 1 + sum(stage.waypoints for stage in composition.task.oracle[: names.index("grasp")])
+    waypoint_s = composition.task.episode_steps / 60 / (len(hand_e) - 1)
+    assert still[before - 1 : before + 2].all() and 3 * waypoint_s > 0.2
+    assert still[-2:].all() and 2 * waypoint_s > 0.2
+
+
+def test_keypoints_sit_on_bodies_of_the_scene_and_near_their_surface(composition):
+    surfaces = body_surfaces(composition)
+    assert set(surfaces) == set(body_names(composition))
+    for keypoint in composition.task.keypoints:
+        nearest = np.linalg.norm(surfaces[keypoint.body] - keypoint.point, axis=-1).min()
+        assert nearest < 0.05, f"{keypoint.name} is {nearest:.3f} m from {keypoint.body}"
+
+
+def test_initial_states_start_in_the_workspace(composition):
+    lower, upper = np.array(composition.scene.workspace)
+    for index in range(20):
+        request = make_request(composition, seed=5, index=index)
+        assert (lower <= request.hand_e).all() and (request.hand_e <= upper).all()
+        assert np.linalg.norm(request.keypoints_e - request.hand_e, axis=-1).min() > 0.05, "the hand starts in a body"
+
+
+def test_fifty_seeds_of_the_oracle_are_plans(composition):
+    limits = plan_limits(composition)
+    for seed in range(50):
+        request = make_request(composition, seed=seed, index=seed)
+        keypoints_e, hand_e = oracle_waypoints(composition.task.oracle, request)
+        answer = Waypoints(keypoints_e=keypoints_e, hand_e=hand_e, located_e=request.keypoints_e)
+        assert validate_waypoints(request, answer, limits) == []
+
+
+def test_postures_are_within_the_limits_of_the_joints(composition):
+    from pxr import Usd, UsdPhysics
+
+    stage = Usd.Stage.Open(str(composition.usd(composition.robot.usd)))
+    joints = {p.GetName(): UsdPhysics.RevoluteJoint(p) for p in stage.Traverse() if p.IsA(UsdPhysics.RevoluteJoint)}
+    for posture in (composition.task.grasp.open, composition.task.grasp.close):
+        for finger, names in composition.robot.fingers.items():
+            for name, angle in zip(names, np.degrees(posture[finger]), strict=True):
+                low, high = joints[name].GetLowerLimitAttr().Get(), joints[name].GetUpperLimitAttr().Get()
+                assert low - 0.01 <= angle <= high + 0.01, f"{name}: {angle:.1f} deg is outside {low:.1f}..{high:.1f}"
+
+
+def test_success_does_not_hold_at_the_start_and_holds_at_the_end_of_the_oracle(composition):
+    """Only conditions on keypoints can be read off a plan; a joint condition is checked by its displacement."""
+    condition = composition.task.success
+    for index in range(20):
+        request = make_request(composition, seed=9, index=index)
+        keypoints_e, _ = oracle_waypoints(composition.task.oracle, request)
+        at = [dict(zip(request.keypoint_names, row, strict=True)) for row in keypoints_e]
+        assert not holds(condition, at[0], at[0]) and holds(condition, at[0], at[-1])
+
+
+def holds(condition, start, now) -> bool:
+    """The documented meaning of the conditions, on keypoint positions by name."""
+    if condition.all:
+        return all(holds(c, start, now) for c in condition.all)
+    if condition.any:
+        return any(holds(c, start, now) for c in condition.any)
+    if (near := condition.near) is not None:
+        return bool(np.linalg.norm((now[near.keypoint] - now[near.to])[: len(near.axes)]) < near.distance)
+    if (on_top := condition.on_top) is not None:
+        return bool(abs(now[on_top.keypoint][2] - now[on_top.of][2] - on_top.height) < on_top.tolerance)
+    return any(np.linalg.norm(now[name] - start[name]) > condition.joint_beyond.distance for name in now)
+
+
+def test_every_movable_thing_has_an_initial_state(composition):
+    state = sample_initial_state(composition, seed=0, index=0)
+    movable = {asset.name for asset in composition.scene.assets if asset.kind != "static"}
+    assert set(state) == movable | {"hand"}
+    assert set(body_poses(composition, state)) == set(body_names(composition))
+
+
+# --- a new task is one file -----------------------------------------------------------------------------------------
+
+
+def test_new_task_over_an_existing_scene_is_one_file(write_task):
+    write_task("lift_apple", lambda data: data.update(instruction="Lift the apple."))
+    assert "lift_apple" in list_named("task")
+    task = load_task("lift_apple").task
+    assert (task.name, task.instruction, task.env_id) == (
+        "lift_apple",
+        "Lift the apple.",
+        "ScaffoldLab-LiftApple-Allegro",
+    )
+
+
+def test_project_goes_before_the_folders_of_the_path(write_task):
+    write_task("move_apple", lambda data: data.update(instruction="Something else."))
+    assert load_task("move_apple").task.instruction == "Move the apple to the cutting board."
+
+
+def test_numbers_and_ranges_both_describe_a_range(write_task):
+    def change(data):
+        data["initial_state"]["hand"]["x"] = 0.01
+        data["initial_state"]["hand"]["y"] = [0.1, 0.2]
+
+    write_task("ranges", change)
+    hand = load_task("ranges").task.initial_state.hand
+    assert (hand.x, hand.y, hand.roll_deg) == ((0.01, 0.01), (0.1, 0.2), (0.0, 0.0))
+
+
+# --- bad input ------------------------------------------------------------------------------------------------------
+
+
+def test_unknown_task_names_the_nearest_and_the_allowed():
+    assert load_error("move_aple") == (
+        "unknown task 'move_aple'. Did you mean 'move_apple'? Allowed: " + ", ".join(TASKS) + "."
+    )
+
+
+def set_at(*path):
+    """A change that sets ``data[path[0]]...[path[-2]] = path[-1]``."""
+    *keys, last, value = path
+
+    def change(data):
+        for key in keys:
+            data = data[key]
+        data[last] = value
+
+    return change
+
+
+BAD_TASKS = {
+    "unknown key": (set_at("instructon", "x"), "instructon", "Did you mean 'instruction'?", "Allowed: ", "episode_steps"),
+    "unknown key in a list": (
+        set_at("success", "all", 0, "nearr", {}),
+        "success.all.0.nearr",
+        "unknown key 'nearr'",
+        "Did you mean 'near'?",
+        "joint_beyond",
+    ),
+    "unknown key of a named object": (
+        set_at("initial_state", "objects", "apple", "yaw", 0),
+        "initial_state.objects.apple.yaw",
+        "'yaw'",
+        "Did you mean 'yaw_deg'?",
+    ),
+    "missing key": (lambda data: data.pop("instruction"), "instruction", "required and missing"),
+    "negative threshold": (set_at("termination", "threshold", -0.1), "termination.threshold", "greater than 0", "-0.1"),
+    "threshold that is text": (set_at("termination", "threshold", "10 cm"), "termination.threshold", "'10 cm'"),
+    "threshold that is not finite": (
+        set_at("termination", "threshold", float("nan")),
+        "termination.threshold",
+        "nan",
+    ),
+    "range with low above high": (
+        set_at("initial_state", "objects", "apple", "x", [0.05, -0.05]),
+        "initial_state.objects.apple.x",
+        "low <= high",
+        "[0.05, -0.05]",
+    ),
+    "range of three": (set_at("initial_state", "hand", "x", [0, 1, 2]), "initial_state.hand.x", "[0, 1, 2]"),
+    "reduction outside its set": (
+        set_at("termination", "reduction", "max"),
+        "termination.reduction",
+        "'mean' or 'any'",
+        "'max'",
+    ),
+    "steps below the least": (set_at("episode_steps", 3), "episode_steps", "greater than or equal to 10", "3"),
+    "no keypoints": (set_at("keypoints", []), "keypoints", "at least 1", "[]"),
+    "two keypoints of one name": (
+        lambda data: data["keypoints"].append(data["keypoints"][0]),
+        "keypoints: names must differ",
+        "'apple', 'cutting board', 'apple'",
+    ),
+    "two conditions at once": (
+        set_at("success", "near", {"keypoint": "apple", "to": "cutting board", "distance": 0.1}),
+        "success",
+        "exactly one of near, on_top, joint_beyond, all, any",
+        "got near, all",
+    ),
+    "condition of nothing": (set_at("success", {"all": []}), "success.all", "at least 1", "[]"),
+    "goal of two kinds": (
+        set_at("oracle", 0, "hand", {"to": "apple", "by": [0, 0, 1]}),
+        "oracle.0.hand",
+        "either 'to: <keypoint>'",
+    ),
+    "unknown scene": (set_at("scene", "kitchen_countre"), "scene", "'kitchen_countre'", "Did you mean 'kitchen_counter'?"),
+    "unknown robot": (set_at("robot", "allegro"), "robot", "'allegro'", "Did you mean 'allegro_floating'?"),
+    "keypoint on a body that does not exist": (
+        set_at("keypoints", 0, "body", "aple"),
+        "keypoints.0.body",
+        "unknown asset 'aple'",
+        "Did you mean 'apple'?",
+        "apple, counter, cutting_board",
+    ),
+    "keypoint on a link of a thing without links": (
+        set_at("keypoints", 0, "body", "apple/stem"),
+        "keypoints.0.body",
+        "'apple' is rigid and has no links",
+        "'apple/stem'",
+        "write 'apple'",
+    ),
+    "contact with a body that does not exist": (
+        set_at("contact", "cutting board"),
+        "contact",
+        "Did you mean 'cutting_board'?",
+    ),
+    "unknown keypoint in success": (
+        set_at("success", "all", 1, "on_top", "of", "board"),
+        "success",
+        "unknown keypoint 'board'",
+        "Allowed: apple, cutting board",
+    ),
+    "unknown keypoint in the oracle": (
+        set_at("oracle", 0, "hand", "to", "appel"),
+        "oracle.approach",
+        "unknown keypoint 'appel'",
+        "Did you mean 'apple'?",
+    ),
+    "carried keypoint that does not exist": (
+        set_at("oracle", 3, "carry", ["aple"]),
+        "oracle.lift",
+        "unknown keypoint 'aple'",
+    ),
+    "three angles for four joints": (
+        set_at("grasp", "close", "ring", [0, 1, 1]),
+        "grasp.close.ring",
+        "needs 4 angles [rad]",
+        "[0.0, 1.0, 1.0]",
+    ),
+    "finger without angles": (
+        lambda data: data["grasp"]["open"].pop("thumb"),
+        "grasp.open.thumb",
+        "needs 4 angles",
+        "None",
+    ),
+    "finger that the hand does not have": (
+        set_at("grasp", "open", "pinky", [0, 0, 0, 0]),
+        "grasp.open",
+        "unknown finger 'pinky'",
+        "index, middle, ring, thumb",
+    ),
+    "initial state of a thing that is not there": (
+        set_at("initial_state", "objects", "pear", {"x": 0, "y": 0, "z": 0}),
+        "initial_state.objects.pear",
+        "unknown asset 'pear'",
+    ),
+    "initial state of a thing that cannot move": (
+        set_at("initial_state", "objects", "counter", {"x": 0, "y": 0, "z": 0}),
+        "initial_state.objects.counter",
+        "static, needs rigid",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TASKS)
+def test_wrong_task_file_is_told_file_field_value_and_what_is_allowed(write_task, case):
+    change, field, *words = BAD_TASKS[case]
+    path = write_task("broken", change)
+    message = load_error("broken")
+    assert message.startswith(f"{path}: "), message
+    for word in (field, *words):
+        assert word in message
+
+
+BAD_DRAWERS = {
+    "link that does not exist": (
+        set_at("keypoints", 0, "body", "cabinet/drawer_tpo"),
+        "keypoints.0.body",
+        "'cabinet/drawer_tpo'",
+        "Did you mean 'cabinet/drawer_top'?",
+        "cabinet/frame",
+    ),
+    "articulation without a link": (set_at("keypoints", 0, "body", "cabinet"), "keypoints.0.body", "cabinet/frame"),
+    "joint of success that does not exist": (
+        set_at("success", "joint_beyond", "joint", "drawer_top"),
+        "success.joint_beyond.joint",
+        "Did you mean 'drawer_top_joint'?",
+    ),
+    "negative distance": (
+        set_at("success", "joint_beyond", "distance", -0.2),
+        "success.joint_beyond.distance",
+        "greater than 0",
+    ),
+    "initial position of a joint that does not exist": (
+        set_at("initial_state", "joints", "cabinet", {"drawer_topp_joint": 0.1}),
+        "initial_state.joints.cabinet",
+        "unknown joint 'drawer_topp_joint'",
+        "Did you mean 'drawer_top_joint'?",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_DRAWERS)
+def test_wrong_task_over_an_articulation_is_told_the_links_and_joints(write_task, case):
+    change, field, *words = BAD_DRAWERS[case]
+    path = write_task("broken", change, base="open_drawer")
+    message = load_error("broken")
+    assert message.startswith(f"{path}: {field}"), message
+    for word in words:
+        assert word in message
+
+
+def test_all_mistakes_of_a_file_are_told_at_once(write_task):
+    def change(data):
+        data["termination"]["threshold"] = 0
+        data["oracle"][0]["waypoint"] = 3
+        data["keypoints"][0].pop("body")
+
+    write_task("broken", change)
+    lines = load_error("broken").splitlines()
+    assert [line.split(": ")[1] for line in lines] == ["keypoints.0.body", "termination.threshold", "oracle.0.waypoint"]
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("a: [1, 2\nb: 3", "not valid YAML"),
+        ("scene: kitchen_counter\n\trobot: x", "line 2"),
+        ("just words", "expected keys and values, got str"),
+        ("- a\n- b", "got list"),
+        ("", "got NoneType"),
+    ],
+)
+def test_file_that_is_no_mapping_is_told_so(extra_root, text, word):
+    path = extra_root / "tasks/broken/task.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    message = load_error("broken")
+    assert message.startswith(str(path)) and word in message
+
+
+def test_missing_usd_is_told_with_where_it_was_searched_and_how_to_build_it(write_task, write_scene, extra_root):
+    write_scene("empty_counter", set_at("assets", 2, "usd", "objects/apple/aple.usda"))
+    path = write_task("broken", set_at("scene", "empty_counter"))
+    message = load_error("broken")
+    assert message.startswith(f"{path}: no asset 'objects/apple/aple.usda'")
+    assert str(extra_root / "assets") in message and "scripts/build_assets.py" in message
+
+
+def test_wrong_scene_and_robot_files_name_themselves(write_task, write_scene, extra_root):
+    scene = write_scene("bad_counter", set_at("assets", 0, "kind", "soft"))
+    write_task("broken", set_at("scene", "bad_counter"))
+    message = load_error("broken")
+    assert message.startswith(f"{scene}: assets.0.kind: ") and "'static', 'rigid' or 'articulation'" in message
+    robots = "assets/robots/{}/robot.yaml"
+    change = set_at("finger_drive", "stiffness", -10)
+    robot = write_yaml(extra_root / robots.format("weak"), ROOT / robots.format("allegro_floating"), change)
+    write_task("broken_too", set_at("robot", "weak"))
+    assert load_error("broken_too").startswith(f"{robot}: finger_drive.stiffness: ")
+
+
+def test_scene_joint_that_the_asset_does_not_have_is_told_the_joints(write_task, write_scene):
+    scene = write_scene("bad_room", set_at("assets", 0, "joints", {"door_joint": {"damping": 1.0}}), base="living_room")
+    write_task("broken", set_at("scene", "bad_room"), base="open_drawer")
+    message = load_error("broken")
+    assert message.startswith(f"{scene}: assets.cabinet.joints: unknown joint 'door_joint'")
+    assert "drawer_bottom_joint, drawer_middle_joint, drawer_top_joint" in message
+
+
+# --- the JSON Schema ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("model", "path"), FILES, ids=[path.parent.name for _, path in FILES])
+def test_schema_accepts_the_committed_files(model, path):
+    jsonschema.Draft202012Validator(model.model_json_schema()).validate(yaml.safe_load(path.read_text()))
+
+
+def test_printed_schema_refuses_what_loading_refuses(capsys):
+    assert main(["schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    source = (ROOT / "tasks/move_apple/task.yaml").read_text()
+    for change, field in (
+        (set_at("instructon", "x"), []),
+        (set_at("termination", "threshold", -0.1), ["termination", "threshold"]),
+        (set_at("initial_state", "hand", "x", [0, 1, 2]), ["initial_state", "hand", "x"]),
+        (set_at("initial_state", "hand", "x", "left"), ["initial_state", "hand", "x"]),
+        (set_at("success", "all", 0, "near", "distance", 0), ["success", "all", 0, "near", "distance"]),
+        (set_at("keypoints", 0, "point", [0, 0]), ["keypoints", 0, "point"]),
+    ):
+        data = yaml.safe_load(source)
+        change(data)
+        error = jsonschema.exceptions.best_match(validator.iter_errors(data))
+        assert error is not None
+        assert list(error.absolute_path) == field
+
+
+@pytest.mark.parametrize("kind", ["task", "scene", "robot"])
+def test_every_kind_of_file_has_a_schema(kind, capsys):
+    assert main(["schema", kind]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert schema["additionalProperties"] is False and {"required", "properties"} <= set(schema)
