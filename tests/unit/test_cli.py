@@ -21,7 +21,13 @@ from scaffoldlab.specs.models import load_task
 @pytest.fixture(autouse=True)
 def _folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("SCAFFOLDLAB_BASE_URL", "SCAFFOLDLAB_MODEL", "SCAFFOLDLAB_API_KEY", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
+    for name in (
+        "SCAFFOLDLAB_BASE_URL",
+        "SCAFFOLDLAB_MODEL",
+        "SCAFFOLDLAB_API_KEY",
+        "OPENAI_API_KEY",
+        "OPENAI_BASE_URL",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -178,7 +184,9 @@ def test_library_that_is_none_or_not_there_is_refused_by_name(command, capsys, t
     wrong = tmp_path / "notes.plans.npz"
     wrong.write_text("not a library")
     assert str(wrong) in error(capsys, command, "--task", "move_apple", "--plans", wrong)
-    assert "missing.plans.npz" in error(capsys, command, "--task", "move_apple", "--plans", tmp_path / "missing.plans.npz")
+    assert "missing.plans.npz" in error(
+        capsys, command, "--task", "move_apple", "--plans", tmp_path / "missing.plans.npz"
+    )
 
 
 def test_planning_with_a_model_needs_an_endpoint(capsys, tmp_path):
@@ -207,7 +215,18 @@ def test_scripted_plans_are_written_and_their_path_is_printed(capfd, tmp_path):
 
 def test_program_says_where_the_plans_are(tmp_path):
     """In a process of its own, where standard error is a real one."""
-    command = [sys.executable, "-m", "scaffoldlab", "plan", "--task", "move_apple", "--num-plans", "4", "--pictures", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "scaffoldlab",
+        "plan",
+        "--task",
+        "move_apple",
+        "--num-plans",
+        "4",
+        "--pictures",
+        "0",
+    ]
     done = subprocess.run([*command, "--out", "out"], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "4 of 4 plans by scripted: out/move_apple-scripted-seed0.plans.npz" in done.stderr.splitlines()
     assert done.stdout == ""
@@ -235,9 +254,7 @@ def test_failing_write_keeps_the_library_that_was_there(capsys, tmp_path, small_
                 pass
         except OSError:
             pass
-    code, _, err = run(
-        capsys, "plan", "--task", "move_apple", "--num-plans", 64, "--pictures", 0, "--out", small_disk
-    )
+    code, _, err = run(capsys, "plan", "--task", "move_apple", "--num-plans", 64, "--pictures", 0, "--out", small_disk)
     assert code == 1 and "No space left on device" in err and "Free space on that disk" in err
     assert path.read_bytes() == before
     assert {p.name for p in small_disk.iterdir()} == {path.name, "filler", "move_apple-scripted-seed0.log"}
@@ -275,7 +292,9 @@ def test_standard_output_comes_back_after_an_error(tmp_path, capfd):
 
 
 def test_module_and_script_are_the_same_program():
-    done = subprocess.run([sys.executable, "-m", "scaffoldlab", "--version"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "scaffoldlab", "--version"], capture_output=True, text=True, check=True
+    )
     assert re.fullmatch(r"scaffoldlab \d+\.\d+\.\d+\n", done.stdout)
     assert 'scaffoldlab = "scaffoldlab.cli:main"' in (ROOT / "pyproject.toml").read_text()
 

@@ -183,7 +183,13 @@ def kitchen_picture(composition, index: int, seed: int) -> RgbdImage:
 
 @pytest.fixture
 def model(monkeypatch):
-    for name in ("SCAFFOLDLAB_BASE_URL", "SCAFFOLDLAB_MODEL", "OPENAI_BASE_URL", "OPENAI_API_KEY", "SCAFFOLDLAB_API_KEY"):
+    for name in (
+        "SCAFFOLDLAB_BASE_URL",
+        "SCAFFOLDLAB_MODEL",
+        "OPENAI_BASE_URL",
+        "OPENAI_API_KEY",
+        "SCAFFOLDLAB_API_KEY",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with VlmServer(colours={"apple": RED, "cutting board": WOOD}) as server:

@@ -193,7 +193,13 @@ def set_at(*path):
 
 
 BAD_TASKS = {
-    "unknown key": (set_at("instructon", "x"), "instructon", "Did you mean 'instruction'?", "Allowed: ", "episode_steps"),
+    "unknown key": (
+        set_at("instructon", "x"),
+        "instructon",
+        "Did you mean 'instruction'?",
+        "Allowed: ",
+        "episode_steps",
+    ),
     "unknown key in a list": (
         set_at("success", "all", 0, "nearr", {}),
         "success.all.0.nearr",
@@ -247,7 +253,12 @@ BAD_TASKS = {
         "oracle.0.hand",
         "either 'to: <keypoint>'",
     ),
-    "unknown scene": (set_at("scene", "kitchen_countre"), "scene", "'kitchen_countre'", "Did you mean 'kitchen_counter'?"),
+    "unknown scene": (
+        set_at("scene", "kitchen_countre"),
+        "scene",
+        "'kitchen_countre'",
+        "Did you mean 'kitchen_counter'?",
+    ),
     "unknown robot": (set_at("robot", "allegro"), "robot", "'allegro'", "Did you mean 'allegro_floating'?"),
     "keypoint on a body that does not exist": (
         set_at("keypoints", 0, "body", "aple"),

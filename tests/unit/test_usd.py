@@ -181,7 +181,9 @@ def test_palm_has_the_published_mass_and_the_hand_carries_its_own_weight(stages)
     assert all(prim.GetAttribute("physxRigidBody:disableGravity").Get() for prim in bodies)
     root = stage.GetDefaultPrim()
     assert root.GetAttribute("physxArticulation:enabledSelfCollisions").Get() is False
-    iterations = [root.GetAttribute(f"physxArticulation:solver{k}IterationCount").Get() for k in ("Position", "Velocity")]
+    iterations = [
+        root.GetAttribute(f"physxArticulation:solver{k}IterationCount").Get() for k in ("Position", "Velocity")
+    ]
     assert iterations == [8, 0]
 
 

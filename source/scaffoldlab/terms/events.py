@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from scaffoldlab.errors import ScaffoldError
@@ -26,20 +27,25 @@ def randomize_joint_gains(
 
 
 def check_contact_buffers(env: ManagerBasedEnv, env_ids: torch.Tensor | None) -> None:
-    """Raises when MuJoCo-Warp had more contacts than its buffers hold: it drops the rest and things fall through.
+    """Raises when MuJoCo-Warp met more contacts or constraints than its buffers hold.
+
+    It drops the rest, so that objects fall through each other, and only prints a line. Its record of overflows keeps
+    what happened since the last check.
 
     Raises:
-        ScaffoldError: The buffers overflowed.
+        ScaffoldError: A buffer overflowed.
     """
     from isaaclab_newton.physics import NewtonManager
+    from mujoco_warp import OverflowType
 
-    solver = getattr(NewtonManager, "_solver", None)
-    data = getattr(solver, "mjw_data", None)
+    data = getattr(getattr(NewtonManager, "_solver", None), "mjw_data", None)
     if data is None:
         return
-    contacts, capacity = int(data.nacon.numpy()[0]), int(data.naconmax)
-    if contacts > capacity:
+    buffers = OverflowType.NEFC | OverflowType.NJMAX_NNZ | OverflowType.BROADPHASE | OverflowType.NARROWPHASE
+    seen = OverflowType(int(np.bitwise_or.reduce(data.overflow.numpy()))) & buffers
+    if seen:
         raise ScaffoldError(
-            f"newton_mjwarp: {contacts} contacts in {env.num_envs} envs, room for {capacity}; the engine drops the "
-            "rest and objects fall through each other. Raise env.sim.physics.solver_cfg.nconmax (contacts per env)."
+            f"newton_mjwarp: buffer overflow ({seen.name}) in {env.num_envs} envs with room for {data.naconmax} contacts "
+            f"and {data.njmax} constraints an env; the engine drops the rest and objects fall through each other. Raise "
+            "env.sim.physics.solver_cfg.nconmax (contacts per env) and njmax (constraints per env)."
         )
