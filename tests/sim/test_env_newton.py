@@ -39,6 +39,10 @@ def test_overflow_of_the_contact_buffers_is_an_error():
     with open_env("move_apple", num_envs=4, seed=0, device="cpu", overrides=overrides) as env:
         env.reset()
         actions = torch.zeros(4, env.action_manager.total_action_dim)
-        with pytest.raises(ScaffoldError, match=r"buffer overflow.*nconmax"):
+
+        def simulate() -> None:
             for _ in range(60):
                 env.step(actions)
+
+        with pytest.raises(ScaffoldError, match=r"buffer overflow.*nconmax"):
+            simulate()

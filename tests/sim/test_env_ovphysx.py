@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from allegro import hand_kinematics, matrix_of
 from conftest import ROOT
 from episodes import CLOSE, run, start, to_numpy, with_wrist_noise
 
@@ -87,8 +88,6 @@ def test_observation_at_the_start_is_the_state_that_was_set(env, task):
 
 def test_fingertips_are_where_the_published_kinematics_put_them(env, task):
     """The whole chain from the plan's hand point to the fingertips, against plain rotation matrices."""
-    from test_usd import hand_kinematics, matrix_of
-
     plan, observations = start(env)
     composition = load_task(task)
     robot, grasp = composition.robot, composition.task.grasp

@@ -45,7 +45,7 @@ def check_contact_buffers(env: ManagerBasedEnv, env_ids: torch.Tensor | None) ->
     seen = OverflowType(int(np.bitwise_or.reduce(data.overflow.numpy()))) & buffers
     if seen:
         raise ScaffoldError(
-            f"newton_mjwarp: buffer overflow ({seen.name}) in {env.num_envs} envs with room for {data.naconmax} contacts "
-            f"and {data.njmax} constraints an env; the engine drops the rest and objects fall through each other. Raise "
-            "env.sim.physics.solver_cfg.nconmax (contacts per env) and njmax (constraints per env)."
+            f"newton_mjwarp: buffer overflow ({seen.name}) in {env.num_envs} envs with room for {data.naconmax} "
+            f"contacts and {data.njmax} constraints an env; the engine drops the rest and objects fall through each "
+            "other. Raise env.sim.physics.solver_cfg.nconmax (contacts per env) and njmax (constraints per env)."
         )
