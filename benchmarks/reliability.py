@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 CASES = {
-    "move_apple": {"task": "move_apple", "noise": 0.0, "minutes": 3.0, "seeds": (0, 1, 2)},
+    "move_apple": {"task": "move_apple", "noise": 0.0, "minutes": 3.5, "seeds": (0, 1, 2)},
     "open_drawer_noise_3cm": {"task": "open_drawer", "noise": 0.03, "minutes": 2.0, "seeds": (0, 1, 2)},
     "move_apple_noise_1.5cm": {"task": "move_apple", "noise": 0.015, "minutes": 10.0, "seeds": (0,)},
     "move_apple_noise_5cm": {"task": "move_apple", "noise": 0.05, "minutes": 10.0, "seeds": (0,)},
@@ -64,7 +64,7 @@ def write_table(name: str, runs: list[dict]) -> Path:
     first, case = runs[0], CASES[name]
     lines = [
         f"`scripts/run python benchmarks/reliability.py {name}`: {first['task']}, plans: {first['plan_source']}, "
-        f"{first['physics']} on {first['device']} with {len(os.sched_getaffinity(0))} cores, {first['episodes']} unseen "
+        f"{first['physics']} on {first['device']}, {len(os.sched_getaffinity(0))} cores, {first['episodes']} unseen "
         f"initial states, at most {case['minutes']:g} minutes of training.",
         "",
         "| " + " | ".join(COLUMNS) + " |",

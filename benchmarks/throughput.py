@@ -46,7 +46,7 @@ def _full(task: str, trace: Path) -> float:
     from scaffoldlab.tasks.simulation import open_env
     from scaffoldlab.terms.observations import plan_of
 
-    policy, targets, seconds = timed_close(0.4), [], 0.0
+    policy, targets, scene, seconds = timed_close(0.4), [], {}, 0.0
     with open_env(task, num_envs=NUM_ENVS, seed=0) as env, torch.inference_mode():
         plan = plan_of(env)
         plan.assign(torch.arange(NUM_ENVS, device=env.device) % len(plan.library))
@@ -59,7 +59,7 @@ def _full(task: str, trace: Path) -> float:
             targets = []
             started = time.perf_counter()
             for _ in range(plan.steps - 1):
-                observations, *_ = env.step(policy(observations, plan))
+                observations, *_ = env.step(policy(observations, plan))  # type: ignore[arg-type]
                 targets.append(plan.robot.target.clone())
             seconds += time.perf_counter() - started
         np.savez(trace, targets=torch.stack(targets), joints=scene["joints"], **scene["roots"])

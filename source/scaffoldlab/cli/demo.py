@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_task(parser, default="move_apple")
     parser.add_argument("--noise", type=float, default=0.0, help="noise added to the waypoints [m]")
     parser.add_argument("--num-envs", type=int, default=256, help="envs in training")
-    parser.add_argument("--minutes", type=float, default=3.0, help="training time at most")
+    parser.add_argument("--minutes", type=float, default=3.5, help="training time at most")
     parser.add_argument("--iterations", type=int, default=2000, help="PPO iterations at most")
     parser.add_argument("--target", type=float, default=0.97, help="validation success at which training stops")
     parser.add_argument("--trials", type=int, default=1, help="episodes per state and policy in the evaluation")
