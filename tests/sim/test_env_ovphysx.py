@@ -191,11 +191,12 @@ def test_each_env_gets_a_plan_at_random_or_the_one_that_is_assigned(apple_env):
 
 
 def test_zero_action_follows_the_plan_with_an_open_hand(env):
+    """In the air, where nothing is in the way: the plan is lifted by 10 cm, since an open thumb reaches the table."""
     plan, observations = start(env)
+    plan.wrist_tracks[..., 2] += 0.10
     run(env, plan, observations, zero_action)
     error = (plan.robot.wrist - plan.wrist_targets)[:, :3].norm(dim=-1)
-    # A hand that its plan leads through an open drawer's handle drags the drawer along.
-    assert error.median() < 0.01 and error.quantile(0.9) < 0.02
+    assert error.max() < 0.01
     fingers = plan.robot.joint_pos[:, 6:] - plan.robot.open
     assert fingers.abs().mean() < 0.02
 
@@ -341,7 +342,7 @@ def test_mean_forgives_one_lost_keypoint_and_any_does_not(simulation, reduction,
 
 def test_threshold_falls_linearly_to_one_half(apple_env):
     plan = plan_of(apple_env)
-    steps = apple_env.curriculum_manager.get_term_cfg("threshold").params["steps"]
+    steps = apple_env.cfg.curriculum.threshold.params["steps"]
     for done, share in ((0, 1.0), (steps // 4, 0.875), (steps // 2, 0.75), (steps, 0.5), (3 * steps, 0.5)):
         apple_env.common_step_counter = done
         apple_env.reset()

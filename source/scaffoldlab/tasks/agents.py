@@ -47,7 +47,6 @@ CPU = replace(
     learning_rate=1e-3,
     max_learning_rate=1e-3,
     entropy=0.0,
-    init_std=0.5,
 )
 
 
