@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
 
+from conftest import ROOT
 from scaffoldlab.cli import COMMANDS, common, main
 from scaffoldlab.cli.evaluate import find_checkpoint
 from scaffoldlab.errors import ScaffoldError

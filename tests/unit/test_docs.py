@@ -269,6 +269,37 @@ def test_every_field_of_a_task_is_documented():
         assert f"`{field}`" in text, field
 
 
+def test_the_table_of_agents_is_the_code():
+    tree = ast.parse((ROOT / "source/scaffoldlab/tasks/agents.py").read_text())
+    (numbers,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "PpoNumbers")
+    fields = [node for node in numbers.body if isinstance(node, ast.AnnAssign)]
+    paper = {ast.unparse(node.target): ast.literal_eval(typing.cast(ast.expr, node.value)) for node in fields}
+    (change,) = (
+        node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CPU"
+    )
+    cpu = paper | {k.arg: ast.literal_eval(k.value) for k in typing.cast(ast.Call, change).keywords if k.arg}
+    rows = {
+        "iterations": "iterations",
+        "network": "hidden",
+        "steps per env and iteration": "steps_per_env",
+        "epochs, mini-batches": "epochs mini_batches",
+        "learning rate, ceiling": "learning_rate max_learning_rate",
+        "entropy": "entropy",
+        "initial standard deviation": "init_std",
+    }
+    text = (DOCS / "training.md").read_text()
+    for row, names in rows.items():
+        cells = re.search(rf"^\| {row} \| (.*) \| (.*) \|$", text, re.MULTILINE)
+        assert cells is not None, row
+        for cell, preset in zip(cells.groups(), (cpu, paper), strict=True):
+            expected = [value for name in names.split() for value in _flat(preset[name])]
+            assert [float(number) for number in cell.split(", ")] == expected, row
+
+
+def _flat(value) -> list:
+    return list(value) if isinstance(value, tuple) else [value]
+
+
 def test_every_metric_is_documented():
     text = (DOCS / "evaluation.md").read_text()
     for key in METRICS:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+
 from conftest import ROOT
 
 HEAVY = ("torch", "isaaclab", "warp", "openai", "pxr", "gymnasium", "matplotlib")

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from conftest import ROOT
 
+from conftest import ROOT
 from scaffoldlab.planners.making import make_request
 from scaffoldlab.specs.initial_state import body_poses, sample_initial_state
 from scaffoldlab.specs.models import load_task

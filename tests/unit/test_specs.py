@@ -6,8 +6,8 @@ import jsonschema
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT, write_yaml
 
+from conftest import ROOT, write_yaml
 from scaffoldlab.cli import main
 from scaffoldlab.cli.common import task_name
 from scaffoldlab.errors import ScaffoldError

@@ -9,10 +9,10 @@ import sys
 
 import numpy as np
 import pytest
-from allegro import FINGERS, LIMITS, THUMB_LIMITS, hand_kinematics, matrix_of
-from conftest import ROOT
 from pxr import Usd, UsdGeom, UsdPhysics, UsdShade
 
+from allegro import FINGERS, LIMITS, THUMB_LIMITS, hand_kinematics, matrix_of
+from conftest import ROOT
 from scaffoldlab.specs.models import load_task
 from scaffoldlab.usd.reader import body_names, joint_names, link_poses, surface_points
 
