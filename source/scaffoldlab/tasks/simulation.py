@@ -1,8 +1,8 @@
 """Opening the environment of a task from Python, as Isaac Lab's own commands do."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 import gymnasium as gym
 import torch
@@ -11,7 +11,7 @@ from isaaclab.envs import ManagerBasedRLEnv, ManagerBasedRLEnvCfg
 from isaaclab_tasks.utils import resolve_task_config
 
 import scaffoldlab.tasks  # noqa: F401  registers the tasks
-from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.errors import ScaffoldError, unknown_name
 from scaffoldlab.specs.models import load_task
 
 
@@ -33,6 +33,7 @@ def make_cfg(
     of_env = [o for o in overrides if not o.startswith("agent.")]
     env_id = load_task(task).task.env_id
     try:
+        check_paths(of_env, env=resolve_task_config(env_id, None, overrides=_presets(of_env))[0])
         cfg, _ = resolve_task_config(env_id, None, overrides=of_env)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ScaffoldError(
@@ -43,6 +44,33 @@ def make_cfg(
     cfg.sim.device = device or ("cuda:0" if torch.cuda.is_available() else "cpu")
     cfg.seed = seed
     return cast(ManagerBasedRLEnvCfg, cfg)
+
+
+def check_paths(overrides: Iterable[str], **cfgs: Any) -> None:
+    """Refuses overrides of fields that a configuration does not have: Isaac Lab would add them and go on.
+
+    Args:
+        overrides: Hydra overrides, e.g. ``env.commands.plan.beta=10``.
+        cfgs: The configurations that they begin with, by name, e.g. ``env``.
+
+    Raises:
+        ScaffoldError: No such field, with the nearest one. Dictionaries take new keys.
+    """
+    for override in overrides:
+        path = override.partition("=")[0]
+        root, *parts = path.split(".")
+        node = cfgs.get(root)
+        for part in parts if node is not None else ():
+            fields = list(node) if isinstance(node, dict) else [n for n in vars(node) if not n.startswith("_")]
+            if part not in fields:
+                if isinstance(node, dict) and part == parts[-1]:
+                    break
+                raise unknown_name("field", part, fields, f"override {override}")
+            node = node[part] if isinstance(node, dict) else getattr(node, part)
+
+
+def _presets(overrides: Iterable[str]) -> list[str]:
+    return [o for o in overrides if not o.startswith(("env.", "agent."))]
 
 
 @contextmanager

@@ -1,0 +1,185 @@
+"""What presets and overrides make of a task: engines, the paper's tables, the CPU's settings; nothing is simulated."""
+
+import pytest
+from isaaclab_tasks.utils import resolve_task_config
+
+from conftest import ROOT
+from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.specs.models import load_task
+from scaffoldlab.tasks.simulation import make_cfg, physics_name, with_default_presets
+
+TASKS = sorted(path.parent.name for path in (ROOT / "tasks").glob("*/task.yaml"))
+ENGINES = ("ovphysx", "newton_mjwarp", "isaacsim_physx")
+
+
+@pytest.fixture(params=TASKS)
+def task(request):
+    return request.param
+
+
+def cfg_of(task, *overrides):
+    return make_cfg(task, num_envs=4, device="cpu", seed=7, overrides=overrides)
+
+
+def agent_of(task, library, *overrides):
+    agent = resolve_task_config(load_task(task).task.env_id, f"{library}_cfg_entry_point", overrides=list(overrides))[1]
+    return agent if isinstance(agent, dict) else agent.to_dict()
+
+
+# --- engines --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_engine_is_chosen_by_its_name_and_has_the_time_steps_of_table_2(task, engine):
+    cfg = cfg_of(task, f"physics={engine}")
+    assert physics_name(cfg) == engine
+    assert cfg.sim.dt == pytest.approx(1 / 120) and cfg.decimation == 2  # control at 60 Hz
+    assert (cfg.scene.num_envs, cfg.sim.device, cfg.seed) == (4, "cpu", 7)
+
+
+def test_default_engine_is_the_one_that_needs_neither_gpu_nor_isaac_sim(task):
+    assert physics_name(cfg_of(task)) == "ovphysx"
+
+
+@pytest.mark.parametrize(("engine", "wrist", "fingers"), [("ovphysx", 0, 0.003), ("newton_mjwarp", 0.1, 0.003)])
+def test_drives_are_those_of_table_2_with_the_armature_that_each_engine_needs(task, engine, wrist, fingers):
+    actuators = cfg_of(task, f"physics={engine}").scene.robot.actuators
+    got = {
+        name: (a.stiffness, a.damping, a.joint_effort_limit, a.armature, len(a.joint_names_expr))
+        for name, a in actuators.items()
+    }
+    assert got == {"wrist": (2000, 100, 1000, wrist, 6), "fingers": (10, 0.3, 10, fingers, 16)}
+
+
+def test_drop_of_contacts_is_watched_on_the_engine_that_drops_them(task):
+    assert cfg_of(task, "physics=newton_mjwarp").events.contact_buffers is not None
+    assert cfg_of(task, "physics=ovphysx").events.contact_buffers is None
+
+
+# --- presets and overrides ------------------------------------------------------------------------------------------
+
+
+def test_overrides_reach_terms_by_their_path(task):
+    cfg = cfg_of(
+        task,
+        "env.rewards.keypoint_tracking.weight=2",
+        "env.commands.plan.beta=10",
+        "env.rewards.fingertip_contact.params.mode=force",
+        "env.observations.policy.future_plan.params.offsets=[0,5,10]",
+        "env.actions.hand.fingers=each",
+    )
+    assert cfg.rewards.keypoint_tracking.weight == 2 and cfg.commands.plan.beta == 10
+    assert cfg.rewards.fingertip_contact.params["mode"] == "force" and cfg.actions.hand.fingers == "each"
+    assert list(cfg.observations.policy.future_plan.params["offsets"]) == [0, 5, 10]
+
+
+def test_each_configuration_is_a_fresh_one(task):
+    cfg_of(task).commands.plan.beta = 99.0
+    assert cfg_of(task).commands.plan.beta != 99.0
+    assert cfg_of("move_apple").commands.plan.task == "move_apple"
+    assert cfg_of("open_drawer").commands.plan.task == "open_drawer"
+
+
+def test_configuration_is_data(task):
+    """It can be printed as YAML, sent to another process, and built by Isaac Lab's own commands."""
+    import pickle
+
+    import yaml
+
+    cfg = cfg_of(task)
+    assert pickle.loads(pickle.dumps(cfg)).commands.plan.task == task
+    assert yaml.safe_load(yaml.safe_dump(plain(cfg.to_dict())))["rewards"]["keypoint_tracking"]["weight"] == 1.0
+
+
+def plain(value):
+    """Tuples as lists; anything else stays what it is."""
+    if isinstance(value, dict):
+        return {key: plain(v) for key, v in value.items()}
+    return [plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def test_paper_preset_is_the_papers(task):
+    """T = 300 (5 s), clips of 0.1 m and 1 rad, 2048 envs, contact weight 1, beta 20, no penalties; delta of Table 5."""
+    cfg = make_cfg(task, num_envs=4, device="cpu", overrides=("presets=paper",))
+    plan = cfg.commands.plan
+    assert (plan.steps, cfg.episode_length_s, plan.beta) == (300, 5.0, 20.0)
+    assert plan.threshold == {"move_apple": 0.10, "open_drawer": 0.15}[task] and plan.reduction == "mean"
+    hand = cfg.actions.hand
+    assert (hand.position_limit, hand.rotation_limit, hand.gamma) == (0.1, 1.0, 0.9)
+    weights = {n: t["weight"] for n, t in cfg.rewards.to_dict().items()}
+    assert weights == {"keypoint_tracking": 1, "fingertip_contact": 1, "action_magnitude": 0, "action_excess": 0}
+    assert cfg.curriculum.threshold.params == {"steps": 48000, "final_fraction": 0.5}  # 2000 iterations of 24 steps
+    resolved, _ = resolve_task_config(load_task(task).task.env_id, None, overrides=["presets=paper"])
+    assert resolved.scene.num_envs == 2048
+
+
+def test_domain_randomization_is_off_unless_asked_for(task):
+    for cfg, on in ((cfg_of(task), False), (cfg_of(task, "presets=randomized"), True)):
+        assert (cfg.events.joint_gains is not None) == on
+        for name in ("joint_positions", "joint_velocities", "action_average"):
+            noise = getattr(cfg.observations.policy, name).noise
+            assert (noise is not None) == on and (noise is None or noise.std == 0.05)
+        assert cfg.observations.policy.keypoints.noise is None
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["env.rewards.keypoint_trackin.weight=2", "physics=bullet", "presets=papper", "env.commands.plan.betta=3"],
+)
+def test_wrong_override_is_told_by_its_text(override):
+    with pytest.raises(ScaffoldError) as caught:
+        cfg_of("move_apple", override)
+    assert override.partition("=")[0].rpartition(".")[2] in str(caught.value)
+    assert override in str(caught.value)
+
+
+def test_a_machine_without_cuda_gets_the_cpu_preset_unless_one_is_named():
+    assert with_default_presets(["physics=ovphysx"], "cpu") == ("physics=ovphysx", "presets=cpu")
+    assert with_default_presets(["presets=paper"], "cpu") == ("presets=paper",)
+
+
+# --- agents ---------------------------------------------------------------------------------------------------------
+
+
+def test_paper_preset_of_rsl_rl_is_table_1(task):
+    agent = agent_of(task, "rsl_rl", "presets=paper")
+    algorithm = agent["algorithm"]
+    expected = {
+        "clip_param": 0.2, "use_clipped_value_loss": True, "value_loss_coef": 1.0, "schedule": "adaptive",
+        "learning_rate": 3e-4, "desired_kl": 0.01, "entropy_coef": 0.01, "gamma": 0.99, "lam": 0.95,
+        "max_grad_norm": 1.0, "num_learning_epochs": 5, "num_mini_batches": 16, "normalize_advantage_per_mini_batch": True,
+    }  # fmt: skip
+    assert {name: algorithm[name] for name in expected} == expected
+    assert (agent["num_steps_per_env"], agent["max_iterations"]) == (24, 2000)
+    for network in (agent["actor"], agent["critic"]):
+        assert (network["hidden_dims"], network["activation"], network["obs_normalization"]) == ([512] * 3, "elu", True)
+    assert agent["actor"]["distribution_cfg"]["init_std"] == 1.0
+
+
+def test_paper_presets_of_skrl_and_rl_games_say_the_same(task):
+    skrl = agent_of(task, "skrl", "presets=paper")
+    got, net = skrl["agent"], skrl["models"]["policy"]["network"][0]
+    assert (got["learning_epochs"], got["mini_batches"], got["rollouts"]) == (5, 16, 24)
+    assert (got["discount_factor"], got["lambda"], got["learning_rate"]) == (0.99, 0.95, 3e-4)
+    assert (got["ratio_clip"], got["entropy_loss_scale"], got["grad_norm_clip"]) == (0.2, 0.01, 1.0)
+    assert net["layers"] == [512] * 3 and skrl["trainer"]["timesteps"] == 2000 * 24
+    games = agent_of(task, "rl_games", "presets=paper")["params"]
+    got = games["config"]
+    assert (got["mini_epochs"], got["minibatch_size"], got["horizon_length"]) == (5, 2048 * 24 // 16, 24)
+    assert (got["gamma"], got["tau"], got["learning_rate"], got["e_clip"]) == (0.99, 0.95, 3e-4, 0.2)
+    assert (got["entropy_coef"], got["grad_norm"], got["max_epochs"]) == (0.01, 1.0, 2000)
+    assert games["network"]["mlp"]["units"] == [512] * 3
+
+
+@pytest.mark.parametrize("library", ["rsl_rl", "skrl", "rl_games"])
+def test_cpu_preset_is_the_same_in_every_library(task, library):
+    agent = agent_of(task, library, "presets=cpu")
+    numbers = {
+        "rsl_rl": lambda a: (a["actor"]["hidden_dims"], a["algorithm"]["num_learning_epochs"],
+                             a["algorithm"]["learning_rate"], a["algorithm"]["max_learning_rate"]),
+        "skrl": lambda a: (a["models"]["policy"]["network"][0]["layers"], a["agent"]["learning_epochs"],
+                           a["agent"]["learning_rate"], a["agent"]["learning_rate_scheduler_kwargs"]["max_lr"]),
+        "rl_games": lambda a: (a["params"]["network"]["mlp"]["units"], a["params"]["config"]["mini_epochs"],
+                               a["params"]["config"]["learning_rate"], a["params"]["config"]["max_lr"]),
+    }  # fmt: skip
+    assert numbers[library](agent) == ([128, 128], 3, 1e-3, 1e-3)
