@@ -407,6 +407,85 @@ def test_friction_of_the_asset_is_what_the_engine_uses(simulation, tmp_path, fri
     assert (lifted > 0.9) if lifts else (lifted == 0)
 
 
+# --- variants -------------------------------------------------------------------------------------------------------
+
+VARIANT = (
+    "presets=randomized",
+    "env.observations.policy.future_plan.params.offsets=[0,5,10]",
+    "env.actions.hand.fingers=each",
+    "env.rewards.fingertip_contact.params.mode=force",
+)
+
+
+@pytest.fixture
+def variant_env(simulation):
+    return simulation.env("move_apple", num_envs=NUM_ENVS, overrides=VARIANT)
+
+
+def test_horizon_and_finger_actions_can_be_set(variant_env):
+    """Three steps ahead instead of 15, each with 2 keypoints and the wrist; one action for each of four fingers."""
+    assert term_dims(variant_env)["future_plan"] == (3 * 2 + 6) * 3
+    assert variant_env.action_manager.total_action_dim == 6 + 4
+
+
+def test_each_finger_follows_its_own_action(variant_env):
+    plan, _ = start(variant_env)
+    plan.wrist_tracks[:] = plan.wrist_tracks[:, :1]
+    finger = torch.arange(NUM_ENVS) % 4
+    actions = torch.zeros(NUM_ENVS, 10)
+    actions[torch.arange(NUM_ENVS), 6 + finger] = 1.0
+    for _ in range(60):
+        variant_env.step(actions)
+    share = (plan.robot.target[:, 6:] - plan.robot.open) / (plan.robot.close - plan.robot.open)
+    moves = (plan.robot.close - plan.robot.open).abs() > 0.01
+    expected = (torch.arange(16) // 4 == finger[:, None]).float() * (1 - 0.9**60)
+    torch.testing.assert_close(share[:, moves], expected[:, moves], atol=1e-4, rtol=0)
+
+
+def test_gains_are_scaled_once_per_joint_and_env(variant_env):
+    """Appendix C.4: stiffness and damping times U(0.3, 3)."""
+    robot = plan_of(variant_env).robot
+    nominal = np.array([2000.0] * 6 + [10.0] * 16), np.array([100.0] * 6 + [0.3] * 16)
+    data = robot.asset.data
+    for gains, value in zip((data.joint_stiffness, data.joint_damping), nominal, strict=True):
+        factor = to_numpy(gains.torch[:, robot.joints]) / value
+        assert factor.min() >= 0.3 - 1e-5 and factor.max() <= 3 + 1e-5
+        assert factor.mean() == pytest.approx(1.65, abs=0.1) and len(np.unique(factor.round(6))) > 1000
+        before = gains.torch.clone()
+        variant_env.reset()
+        assert torch.equal(gains.torch, before)
+
+
+def test_noise_is_on_the_proprioception_only(variant_env):
+    """Appendix C.4: N(0, 0.05^2) on joint positions, velocities and the action average, at every step."""
+    plan, observations = start(variant_env)
+    seen, again = terms(variant_env, observations), terms(variant_env, variant_env.observation_manager.compute())
+    truth = {"joint_positions": plan.robot.joint_pos, "joint_velocities": plan.robot.joint_vel}
+    for name, value in (truth | {"action_average": plan.robot.target}).items():
+        noise = seen[name] - to_numpy(value)
+        assert noise.std() == pytest.approx(0.05, rel=0.1) and abs(noise.mean()) < 0.01
+        assert np.abs(np.corrcoef(noise.ravel(), (again[name] - to_numpy(value)).ravel())[0, 1]) < 0.2
+    np.testing.assert_allclose(seen["wrist"], to_numpy(plan.robot.wrist), atol=1e-6)
+    np.testing.assert_array_equal(seen["keypoints"], again["keypoints"])
+
+
+def test_contact_by_force_sums_forces_up_to_one_newton(variant_env):
+    """The paper's code: N is the sum over fingertips of the force [N], each clipped to 1."""
+    plan, observations = start(variant_env)
+    index = variant_env.reward_manager.active_terms.index("fingertip_contact")
+    some = []
+
+    def check(step):
+        forces = to_numpy(variant_env.scene["contact"].data.force_matrix_w.torch).reshape(NUM_ENVS, 4, 3)
+        total = np.minimum(np.linalg.norm(forces, axis=-1), 1).sum(-1)
+        expected = 0.5 * np.exp(-1 / (total + 1e-6))
+        np.testing.assert_allclose(to_numpy(variant_env.reward_manager._step_reward[:, index]), expected, atol=1e-4)
+        some.append(total.max())
+
+    run(variant_env, plan, observations, CLOSE, until=110, each=check)
+    assert max(some) > 2
+
+
 # --- evaluation beside training -------------------------------------------------------------------------------------
 
 
@@ -419,9 +498,9 @@ def test_evaluation_takes_up_the_running_episodes_again(env):
     before = {name: getattr(plan, name).clone() for name in names}
     before |= {"joints": plan.robot.joint_pos.clone(), "targets": plan.robot.target.clone()}
     counters = env.common_step_counter, env.episode_length_buf.clone(), plan.lenient, plan.assigned.clone()
-    other = scripted_library(load_task(plan.cfg.task), count=70, seed=4)
+    other = scripted_library(load_task(plan.cfg.task), count=40, seed=4)
     (zero,) = run_episodes(env, other, {"zero action": zero_action})
-    assert len(zero.success) == 70 and plan.library is library
+    assert len(zero.success) == 40 and plan.library is library
     for name, was in before.items():
         now = {"joints": plan.robot.joint_pos, "targets": plan.robot.target}.get(name)
         now = getattr(plan, name) if now is None else now
@@ -433,15 +512,15 @@ def test_evaluation_takes_up_the_running_episodes_again(env):
 
 
 def test_results_are_those_of_their_plans_in_whatever_batches(apple_env):
-    """70 plans and two policies in 64 envs: three batches. Each result must stand beside its own plan."""
-    library = scripted_library(load_task("move_apple"), count=70, seed=12)
+    """40 plans and two policies in 64 envs: two batches. Each result must stand beside its own plan."""
+    library = scripted_library(load_task("move_apple"), count=40, seed=12)
     done = []
     closed, opened = run_episodes(
         apple_env, library, {"close": CLOSE, "open": zero_action}, on_step=lambda d, n: done.append((d, n))
     )
-    np.testing.assert_array_equal(closed.plan_id, np.arange(70))
-    np.testing.assert_array_equal(opened.plan_id, np.arange(70))
-    assert done[-1] == (2 * 200 + 199, 3 * 200) and len(closed.error) == len(opened.error) == 70
+    np.testing.assert_array_equal(closed.plan_id, np.arange(40))
+    np.testing.assert_array_equal(opened.plan_id, np.arange(40))
+    assert done[-1] == (200 + 199, 2 * 200) and len(closed.error) == len(opened.error) == 40
     # With an open hand the apple stays, so the final error of each plan is half of its own way to the board.
     way = np.array([np.linalg.norm(p.keypoints_e[-1, 0] - p.keypoints_e[0, 0]) / 2 for p in library.plans])
     still = np.abs(opened.error[:, -1] - way) < 0.005

@@ -14,6 +14,15 @@ import scaffoldlab.tasks  # noqa: F401  registers the tasks
 from scaffoldlab.errors import ScaffoldError, unknown_name
 from scaffoldlab.specs.models import load_task
 
+ROOTS = {
+    "env": "env.path",
+    "agent": "agent.path",
+    "physics": "physics",
+    "renderer": "renderer",
+    "presets": "presets",
+}
+"""What an override may begin with, and how it goes on."""
+
 
 def make_cfg(
     task: str, *, num_envs: int, device: str | None = None, seed: int | None = None, overrides: Sequence[str] = ()
@@ -54,11 +63,13 @@ def check_paths(overrides: Iterable[str], **cfgs: Any) -> None:
         cfgs: The configurations that they begin with, by name, e.g. ``env``.
 
     Raises:
-        ScaffoldError: No such field, with the nearest one. Dictionaries take new keys.
+        ScaffoldError: No override, or no such field, with the nearest one. Dictionaries take new keys.
     """
     for override in overrides:
-        path = override.partition("=")[0]
+        path, equals, _ = override.partition("=")
         root, *parts = path.split(".")
+        if not equals or root not in ROOTS:
+            raise ScaffoldError(f"override {override!r}: allowed: {', '.join(f'{r}=...' for r in ROOTS.values())}.")
         node = cfgs.get(root)
         for part in parts if node is not None else ():
             fields = list(node) if isinstance(node, dict) else [n for n in vars(node) if not n.startswith("_")]
@@ -70,7 +81,7 @@ def check_paths(overrides: Iterable[str], **cfgs: Any) -> None:
 
 
 def _presets(overrides: Iterable[str]) -> list[str]:
-    return [o for o in overrides if not o.startswith(("env.", "agent."))]
+    return [o for o in overrides if o.startswith(("physics=", "renderer=", "presets="))]
 
 
 @contextmanager
