@@ -288,6 +288,23 @@ def test_standard_output_comes_back_after_an_error(tmp_path, capfd):
     assert capfd.readouterr().out == "here again"
 
 
+def test_last_words_of_a_library_are_shown_when_it_gives_up(tmp_path):
+    code = """
+import os, sys
+from pathlib import Path
+from scaffoldlab.cli import common
+with common.quiet(Path(sys.argv[1])):
+    for line in range(100):
+        print("line", line)
+    sys.stdout.flush()
+    os.write(2, b"no such [option]\\n")
+    sys.exit(3)
+"""
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "log"], capture_output=True, text=True)
+    assert done.returncode == 3 and done.stdout == ""
+    assert done.stderr.splitlines() == [f"line {n}" for n in range(81, 100)] + ["no such [option]"]
+
+
 # --- the program ----------------------------------------------------------------------------------------------------
 
 

@@ -61,7 +61,14 @@ def quiet(log: Path) -> Iterator[Console]:
     try:
         with os.fdopen(os.dup(saved[1]), "w", encoding="utf-8") as screen:
             # Paths are to be copied: no line breaks inside.
-            yield Console(file=screen, width=None if sys.stderr.isatty() else 110, soft_wrap=True)
+            console = Console(file=screen, width=None if sys.stderr.isatty() else 110, soft_wrap=True)
+            try:
+                yield console
+            except (ScaffoldError, KeyboardInterrupt):
+                raise
+            except BaseException:  # SystemExit too: a library has said why, into the log
+                console.print(*log.read_text(errors="replace").splitlines()[-20:], sep="\n", markup=False)
+                raise
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
