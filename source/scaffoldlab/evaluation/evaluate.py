@@ -13,6 +13,7 @@ import torch
 
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.evaluation.episodes import OUTCOMES, Episodes
+from scaffoldlab.evaluation.policies import load_policies
 from scaffoldlab.evaluation.report import write_report
 from scaffoldlab.evaluation.rollout import TIMED_CLOSES, run_episodes, zero_action
 from scaffoldlab.evaluation.video import side_by_side, write_mp4
@@ -21,11 +22,11 @@ from scaffoldlab.specs.models import load_task
 from scaffoldlab.tasks.rendering import add_camera, camera_of, take_pictures
 from scaffoldlab.tasks.simulation import make_cfg, open_cfg, physics_name
 from scaffoldlab.terms.observations import plan_of
-from scaffoldlab.training import deterministic_policy, load_checkpoint, make_runner, sampled_policy
 
 if TYPE_CHECKING:
     from isaaclab.envs import ManagerBasedRLEnv
 
+    from scaffoldlab.evaluation.rollout import Policy
     from scaffoldlab.plans.library import PlanLibrary
 
 VIDEO_SIDE, VIDEO_EVERY, VIDEO_EPISODES = 320, 4, 8
@@ -38,7 +39,7 @@ class Evaluation:
 
     Attributes:
         task: Task name.
-        checkpoint: An rsl_rl checkpoint.
+        checkpoint: An rsl_rl checkpoint, or the ``policy.pt`` of ``scaffoldlab imitate``.
         library: Plans of unseen initial states.
         trials: Episodes per state and policy.
         seed: Seed of sampled actions.
@@ -108,15 +109,7 @@ class Evaluation:
 
     def episodes(self, env: ManagerBasedRLEnv, on_step: Callable[[int, int], None] | None = None) -> list[Episodes]:
         """Deterministic and sampled policy, zero action and the timed closes, on the same states."""
-        torch.manual_seed(self.seed)
-        runner = make_runner(env, self.task, folder=None, seed=self.seed, overrides=list(self.overrides))
-        load_checkpoint(runner, self.checkpoint)
-        policies = {
-            "deterministic": deterministic_policy(runner),
-            "sampled": sampled_policy(runner),
-            "zero action": zero_action,
-            **TIMED_CLOSES,
-        }
+        policies = self._policies(env) | {"zero action": zero_action, **TIMED_CLOSES}
         return run_episodes(env, self.library, policies, trials=self.trials, on_step=on_step)
 
     def film(self, result: Episodes, on_frame: Callable[[int, int], None]) -> tuple[Path, dict[int, np.ndarray]]:
@@ -136,9 +129,7 @@ class Evaluation:
         add_camera(cfg, spec, size=VIDEO_SIDE)
         camera = camera_of(spec, size=VIDEO_SIDE)
         with open_cfg(cfg, composition.task.env_id) as env, torch.inference_mode():
-            runner = make_runner(env, self.task, folder=None, seed=self.seed, overrides=list(self.overrides))
-            load_checkpoint(runner, self.checkpoint)
-            policy, plan = deterministic_policy(runner), plan_of(env)
+            policy, plan = self._policies(env)["deterministic"], plan_of(env)
             plan.lenient = True
             plan.use(chosen)
             plan.assign(torch.arange(len(chosen), device=env.device))
@@ -169,6 +160,9 @@ class Evaluation:
             fps=60 // VIDEO_EVERY,
         )
         return path, pictures
+
+    def _policies(self, env: ManagerBasedRLEnv) -> dict[str, Policy]:
+        return load_policies(env, self.task, self.checkpoint, seed=self.seed, overrides=self.overrides)
 
 
 def plan_source(library: PlanLibrary) -> str:

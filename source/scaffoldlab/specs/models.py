@@ -354,15 +354,20 @@ def load_task(name: str) -> Composition:
         ScaffoldError: With the file, the field, what was got and what is allowed.
     """
     path = find_named("task", name)
-    task = _read(path, TaskSpec, name)
-    scene = _read(find_named("scene", task.scene, f"{path}: scene"), SceneSpec, task.scene)
-    robot = _read(find_named("robot", task.robot, f"{path}: robot"), RobotSpec, task.robot)
+    task = read_yaml(path, TaskSpec, name)
+    scene = read_yaml(find_named("scene", task.scene, f"{path}: scene"), SceneSpec, task.scene)
+    robot = read_yaml(find_named("robot", task.robot, f"{path}: robot"), RobotSpec, task.robot)
     composition = Composition(task=task, scene=scene, robot=robot, source=path)
     _check(composition)
     return composition
 
 
-def _read(path: Path, model: type, name: str) -> Any:
+def read_yaml(path: Path, model: type, name: str) -> Any:
+    """A YAML file as a record of that name.
+
+    Raises:
+        ScaffoldError: With the file, the field, what was got and what is allowed.
+    """
     try:
         data = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
