@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from scaffoldlab.cli.common import add_simulation, add_task, progress_bar, quiet, task_name
 from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.planners.making import SPLIT_PLANS, SPLITS
 
 if TYPE_CHECKING:
     from scaffoldlab.planners.base import Planner
@@ -15,8 +16,14 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     add_task(parser)
-    parser.add_argument("--planner", choices=["scripted", "vlm", "replay"], default="scripted", help="who plans")
-    parser.add_argument("--num-plans", type=int, default=64, help="number of plans")
+    parser.add_argument(
+        "--planner", choices=["scripted", "perturbed", "vlm", "replay"], default="scripted", help="who plans"
+    )
+    parser.add_argument(
+        "--perturb", default="", metavar="NAME=VALUE,...", help="errors of the perturbed planner, e.g. pixel_px=8"
+    )
+    parser.add_argument("--split", choices=SPLITS, default=None, help="initial states of a split; --seed varies all")
+    parser.add_argument("--num-plans", type=int, default=None, help="number of plans; by default 64, of a split 100")
     parser.add_argument("--waypoints", type=int, default=None, help="waypoints of a plan; by default the oracle's")
     parser.add_argument("--noise", type=float, default=0.0, help="noise added to the waypoints [m]")
     parser.add_argument("--out", type=Path, default=Path("plans"), help="folder of the library and the pictures")
@@ -41,17 +48,22 @@ def add_vlm(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Makes the library."""
+    if args.num_plans is None:
+        args.num_plans = SPLIT_PLANS if args.split else 64
     if args.num_plans < 1 or args.noise < 0:
         raise ScaffoldError(
             f"plan: --num-plans is {args.num_plans} and --noise {args.noise}; allowed: at least 1, and 0 or more."
         )
-    from scaffoldlab.planners.making import make_library, scripted_library
+    if args.perturb and args.planner != "perturbed":
+        raise ScaffoldError(f"plan: --perturb is for --planner perturbed; got --planner {args.planner}.")
+    from scaffoldlab.planners.making import make_library, scripted_library, split_seed
     from scaffoldlab.specs.models import load_task
 
     composition = load_task(task_name(args.task))
     name = composition.task.name
     planner = make_planner(composition, args, args.ledger or args.out / f"{name}-{args.planner}.ledger.jsonl")
-    stem = f"{name}-{args.planner}-seed{args.seed}"
+    seed = split_seed(name, args.split, args.seed) if args.split else args.seed
+    stem = f"{name}-{args.planner}-{_states(args)}"
     wanted = args.num_plans if planner.needs_image or args.pictures is None else min(args.pictures, args.num_plans)
     with quiet(args.out / f"{stem}.log") as console:
         images = None
@@ -60,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
                 from scaffoldlab.tasks.rendering import render_initial_states
 
                 job = bar.add_task("pictures", total=wanted)
-                states = scripted_library(composition, count=wanted, seed=args.seed)
+                states = scripted_library(composition, count=wanted, seed=seed)
                 images = render_initial_states(
                     name, states, device=args.device, overrides=tuple(args.overrides),
                     on_picture=lambda done: bar.update(job, completed=done),
@@ -74,7 +86,7 @@ def run(args: argparse.Namespace) -> None:
                     failures[index] = failure
 
             library = make_library(
-                composition, planner, count=args.num_plans, seed=args.seed, noise=args.noise,
+                composition, planner, count=args.num_plans, seed=seed, noise=args.noise, split=args.split,
                 waypoint_count=args.waypoints, images=images if planner.needs_image else None,
                 concurrency=args.concurrency if planner.needs_image else 1, on_plan=on_plan,
             )  # fmt: skip
@@ -87,6 +99,12 @@ def run(args: argparse.Namespace) -> None:
             console.print(f"{drawn} pictures: {args.out / f'{stem}-pictures'}", highlight=False)
 
 
+def _states(args: argparse.Namespace) -> str:
+    """Which initial states, for the name of a file: ``seed0``, ``train1``, ``train1-seed3``."""
+    seed = f"seed{args.seed}"
+    return seed if args.split is None else args.split if args.seed == 0 else f"{args.split}-{seed}"
+
+
 def make_planner(composition: "Composition", args: argparse.Namespace, ledger: Path) -> "Planner":
     """The planner that the arguments name."""
     from scaffoldlab.planners.making import plan_check
@@ -95,6 +113,10 @@ def make_planner(composition: "Composition", args: argparse.Namespace, ledger: P
     if args.planner == "scripted":
         return ScriptedPlanner(composition.task.oracle)
     check = plan_check(composition)
+    if args.planner == "perturbed":
+        from scaffoldlab.planners.perturbed import PerturbedPlanner, Perturbation
+
+        return PerturbedPlanner(composition, Perturbation.parse(args.perturb), check=check)
     if args.planner == "replay":
         from scaffoldlab.planners.replay import replay_planner
 

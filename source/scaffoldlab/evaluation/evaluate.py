@@ -13,7 +13,7 @@ import torch
 
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.evaluation.episodes import OUTCOMES, Episodes
-from scaffoldlab.evaluation.report import write_report
+from scaffoldlab.evaluation.report import plan_source, write_report
 from scaffoldlab.evaluation.rollout import TIMED_CLOSES, run_episodes, zero_action
 from scaffoldlab.evaluation.video import side_by_side, write_mp4
 from scaffoldlab.plans.draw import draw_plan
@@ -169,15 +169,6 @@ class Evaluation:
             fps=60 // VIDEO_EVERY,
         )
         return path, pictures
-
-
-def plan_source(library: PlanLibrary) -> str:
-    """Who made the plans, in the words of the report: ``oracle``, ``recorded (model)`` or the model's name."""
-    planner = library.header.get("planner", "")
-    model = library.plans[0].provenance.get("model", "unknown model")
-    source = {"scripted": "oracle", "replay": f"recorded ({model})"}.get(planner, str(model))
-    noise = library.header.get("waypoint_noise_m", 0.0)
-    return f"{source} with {100 * noise:g} cm waypoint noise" if noise else source
 
 
 def check_episodes(library: PlanLibrary, episodes: int) -> PlanLibrary:

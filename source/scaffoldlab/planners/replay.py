@@ -4,10 +4,11 @@ import os
 from dataclasses import replace
 
 from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.planners.base import Check
 from scaffoldlab.planners.endpoint import Call, EndpointError, Reply
 from scaffoldlab.planners.ledger import Ledger
 from scaffoldlab.planners.settings import VlmSettings
-from scaffoldlab.planners.vlm import Check, VlmPlanner
+from scaffoldlab.planners.vlm import VlmPlanner
 
 
 class RecordedEndpoint:

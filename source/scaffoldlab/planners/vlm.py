@@ -12,17 +12,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from scaffoldlab.camera import RgbdImage
 from scaffoldlab.errors import ScaffoldError
-from scaffoldlab.planners.base import PlanRequest, Waypoints
+from scaffoldlab.planners.base import Check, PlanRequest, Waypoints
 from scaffoldlab.planners.endpoint import Call, ChatEndpoint, OpenAIEndpoint, QueryKind, Reply, image_url
 from scaffoldlab.planners.ledger import Ledger
 from scaffoldlab.planners.meter import Meter
 from scaffoldlab.planners.points import point_convention
 from scaffoldlab.planners.reply import RESERVED_NAMES, RejectedReply, read_names, read_points, read_trajectory
 from scaffoldlab.planners.settings import VlmSettings
-
-type Check = Callable[[PlanRequest, Waypoints], list[str]]
-"""Reasons why waypoints are no plan, empty if they are one, e.g. of ``plans.validation.validate_waypoints``. Positions
-in them should be relative to ``waypoints.located_e[0]``, as in the prompt."""
 
 type Examples = Callable[[PlanRequest], Sequence[Waypoints]]
 """Waypoints that succeeded before, to show to the model (Scaffolds, section 3.2, few-shot improvement)."""

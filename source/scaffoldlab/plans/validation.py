@@ -9,8 +9,7 @@ import numpy as np
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.planners.base import PlanRequest, Waypoints
 
-# The mistakes with world axes that models make (Scaffolds, section 3.3), as maps of displacements.
-_AXIS_FLIPS = {
+AXIS_FLIPS = {
     "mirrored in x": np.diag((-1, 1, 1)),
     "mirrored in y": np.diag((1, -1, 1)),
     "mirrored in x and y": np.diag((-1, -1, 1)),
@@ -18,6 +17,7 @@ _AXIS_FLIPS = {
     "with x and z swapped": np.eye(3)[[2, 1, 0]],
     "with y and z swapped": np.eye(3)[[0, 2, 1]],
 }
+"""The mistakes with world axes that models make (Scaffolds, section 3.2), as maps of displacements."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +233,7 @@ def _nearest_flip(offsets: dict[int, np.ndarray], near: float) -> tuple[int, str
     flipped = {
         (k, how): float(np.linalg.norm(offset[0] + (offset - offset[0]) @ flip.T, axis=-1).min())
         for k, offset in offsets.items()
-        for how, flip in _AXIS_FLIPS.items()
+        for how, flip in AXIS_FLIPS.items()
     }
     k, how = min(flipped, key=flipped.__getitem__)
     return (k, how, nearest[k], flipped[k, how]) if flipped[k, how] <= near else None
