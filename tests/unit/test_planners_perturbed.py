@@ -11,7 +11,7 @@ from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.evaluation.report import _SOURCES, plan_source
 from scaffoldlab.geometry import pose_apply
 from scaffoldlab.planners.making import SPLITS, make_library, make_request, plan_check, scripted_library, split_seed
-from scaffoldlab.planners.perturbed import PerturbedPlanner, Perturbation
+from scaffoldlab.planners.perturbed import Perturbation, PerturbedPlanner
 from scaffoldlab.plans.library import PlanLibrary
 from scaffoldlab.plans.validation import AXIS_FLIPS
 from scaffoldlab.specs.initial_state import body_poses, sample_initial_state
@@ -96,7 +96,9 @@ def test_plan_begins_where_the_moved_keypoints_are(apple):
     for plan in library(apple, "pixel_px=15,wrong_object=0.5,waypoint_m=0.01").plans:
         poses = body_poses(apple, plan.initial_state)
         for k, keypoint in enumerate(plan.keypoints):
-            np.testing.assert_allclose(pose_apply(poses[keypoint.body], np.array(keypoint.point_b)), plan.keypoints_e[0, k])
+            np.testing.assert_allclose(
+                pose_apply(poses[keypoint.body], np.array(keypoint.point_b)), plan.keypoints_e[0, k]
+            )
 
 
 def test_wrong_object_puts_one_keypoint_on_another_body_as_often_as_asked(apple):

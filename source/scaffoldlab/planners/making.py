@@ -8,14 +8,15 @@ import numpy as np
 
 from scaffoldlab.camera import RgbdImage
 from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.geometry import rpy_chain
 from scaffoldlab.keypoints.keypoint import Keypoint, keypoint_positions, keypoint_snapped
 from scaffoldlab.planners.base import Planner, PlanRequest, Waypoints
 from scaffoldlab.planners.ledger import LedgerError
 from scaffoldlab.planners.scripted import ScriptedPlanner
 from scaffoldlab.plans.library import PlanLibrary
 from scaffoldlab.plans.plan import Plan, with_waypoint_noise
-from scaffoldlab.plans.validation import PlanLimits, validate_waypoints
-from scaffoldlab.specs.bodies import body_surfaces
+from scaffoldlab.plans.validation import PlanLimits, collision_reasons, validate_waypoints
+from scaffoldlab.specs.bodies import body_surfaces, solid_boxes
 from scaffoldlab.specs.initial_state import body_poses, sample_initial_state
 from scaffoldlab.specs.models import Composition
 
@@ -53,6 +54,7 @@ def make_request(
         steps=tuple(task.prompt.steps),
         waypoint_count=waypoint_count or task.waypoint_count(),
         hand_e=start["hand"][:3],
+        hand_rpy=start["hand"][3:],
         keypoints=keypoints,
         keypoints_e=keypoint_positions(keypoints, body_poses(composition, start)),
         image=image,
@@ -68,10 +70,28 @@ def plan_limits(composition: Composition, *, steps: int | None = None) -> PlanLi
     )
 
 
-def plan_check(composition: Composition) -> Callable[[PlanRequest, Waypoints], list[str]]:
-    """Reasons why waypoints are no plan of the task, in the frame that a model's prompt uses."""
-    limits = plan_limits(composition)
-    return lambda request, waypoints: validate_waypoints(request, waypoints, limits, origin_e=waypoints.located_e[0])
+def plan_check(
+    composition: Composition, *, collisions: bool = False, steps: int | None = None
+) -> Callable[[PlanRequest, Waypoints], list[str]]:
+    """Reasons why waypoints are no plan of the task, in the frame that a model's prompt uses.
+
+    Args:
+        composition: The task.
+        collisions: The hand point may not go through what cannot move either.
+        steps: Control steps that the plan has; None: those of a whole episode.
+    """
+    limits = plan_limits(composition, steps=steps)
+
+    def check(request: PlanRequest, waypoints: Waypoints) -> list[str]:
+        origin_e = waypoints.located_e[0]
+        reasons = validate_waypoints(request, waypoints, limits, origin_e=origin_e)
+        if collisions and np.shape(waypoints.hand_e) == (request.waypoint_count, 3):
+            state = request.state or sample_initial_state(composition, seed=request.seed, index=request.index)
+            boxes = solid_boxes(composition, body_poses(composition, state))
+            reasons += collision_reasons(waypoints.hand_e, boxes, origin_e=origin_e)
+        return reasons
+
+    return check
 
 
 def make_plan(
@@ -79,7 +99,7 @@ def make_plan(
 ) -> Plan:
     """Asks the planner, puts what it located onto the bodies, and checks the result.
 
-    The wrist keeps its initial orientation: a planner gives positions only (Scaffolds, section 3.2).
+    A planner that gives positions only (Scaffolds, section 3.2) leaves the wrist's orientation as it is at the start.
 
     Args:
         composition: The task.
@@ -104,6 +124,8 @@ def make_plan(
         )
         keypoints_e[0] = keypoint_positions(keypoints, poses)
     orientation = np.broadcast_to(state["hand"][3:], waypoints.hand_e.shape)
+    if waypoints.wrist_rpy is not None:
+        orientation = rpy_chain(waypoints.wrist_rpy, state["hand"][3:])
     return Plan(
         task=request.task,
         keypoints=keypoints,

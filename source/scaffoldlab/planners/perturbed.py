@@ -1,5 +1,6 @@
 """The perturbed oracle: right plans made wrong on purpose, with the errors that a vision-language model makes."""
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Self
@@ -109,7 +110,9 @@ class PerturbedPlanner:
 
     def plan(self, request: PlanRequest) -> Waypoints:
         """The oracle's waypoints with errors, and what the errors were in their provenance."""
-        rng = np.random.default_rng((request.seed, request.index, _STREAM))
+        # A plan from the middle of an episode has errors of its own: those of its state.
+        state = zlib.crc32(request.hand_e.tobytes()) if request.state else 0
+        rng = np.random.default_rng((request.seed, request.index, _STREAM, state))
         for repairs in range(self._repairs + 1):
             waypoints = self._draw(request, rng, repairs)
             if self._check is None or not self._check(request, waypoints):
@@ -169,7 +172,7 @@ class PerturbedPlanner:
         for name, samples_b in body_surfaces(self._composition).items():
             points_e = pose_apply(poses[name], samples_b)
             pixels = self.camera.project(points_e)
-            inside = np.all((pixels >= 0) & (pixels <= size), -1) & np.all((points_e >= lower) & (points_e <= upper), -1)
+            inside = ((pixels >= 0) & (pixels <= size)).all(-1) & np.all((points_e >= lower) & (points_e <= upper), -1)
             if name != body and inside.any():
                 seen[name] = points_e[inside]
         if not seen:
