@@ -26,7 +26,11 @@ from scaffoldlab.training import deterministic_policy, load_checkpoint, make_run
 if TYPE_CHECKING:
     from isaaclab.envs import ManagerBasedRLEnv
 
+    from scaffoldlab.evaluation.replan import Replanner
     from scaffoldlab.plans.library import PlanLibrary
+
+REPLANNED = "deterministic, replanned"
+"""Name of the policy under evaluation where plans are made again."""
 
 VIDEO_SIDE, VIDEO_EVERY, VIDEO_EPISODES = 320, 4, 8
 """Side of a film [px], control steps per frame, episodes filmed."""
@@ -46,6 +50,7 @@ class Evaluation:
         overrides: Hydra overrides and presets, as in training.
         folder: Where the report goes.
         training: The learning curve, if known.
+        replanner: Runs the deterministic policy once more, with this one planning again in the middle of episodes.
     """
 
     task: str
@@ -57,6 +62,7 @@ class Evaluation:
     overrides: tuple[str, ...] = ()
     folder: Path
     training: list[dict[str, Any]] = field(default_factory=list)
+    replanner: Replanner | None = None
 
     def run(self, progress: Callable[[str, int, int], None] | None = None) -> dict[str, Any]:
         """Runs all episodes, films some, writes the report and returns its metrics.
@@ -93,6 +99,13 @@ class Evaluation:
             "checkpoint": str(self.checkpoint),
             "plans_digest": self.library.digest,
         }
+        if self.replanner is not None:
+            metrics |= {
+                "replanner": self.replanner.planner.name,
+                "replans": self.replanner.count,
+                "replans_failed": len(self.replanner.failures),
+                "replanned_success_rate": next(e.success_rate for e in episodes if e.policy == REPLANNED),
+            }
         write_report(
             self.folder,
             instruction=load_task(self.task).task.instruction,
@@ -117,7 +130,13 @@ class Evaluation:
             "zero action": zero_action,
             **TIMED_CLOSES,
         }
-        return run_episodes(env, self.library, policies, trials=self.trials, on_step=on_step)
+        episodes = run_episodes(env, self.library, policies, trials=self.trials, on_step=on_step)
+        if self.replanner is not None:
+            replanned = {REPLANNED: policies["deterministic"]}
+            episodes += run_episodes(
+                env, self.library, replanned, trials=self.trials, replanner=self.replanner, on_step=on_step
+            )
+        return episodes
 
     def film(self, result: Episodes, on_frame: Callable[[int, int], None]) -> tuple[Path, dict[int, np.ndarray]]:
         """Films episodes again, failures first, and draws their plans.

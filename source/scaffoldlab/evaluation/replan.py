@@ -68,6 +68,7 @@ class Replanner:
     def begin(self, plan: PlanCommand, count: int) -> None:
         """Starts new episodes in the first ``count`` envs; the others are left alone."""
         self._above = torch.zeros(plan.num_envs, dtype=torch.long, device=plan.device)
+        self._plan_ids = plan.plan_id.tolist()
         self._left = torch.where(torch.arange(plan.num_envs, device=plan.device) < count, self.limit, 0)
 
     def step(self, plan: PlanCommand) -> bool:
@@ -93,7 +94,7 @@ class Replanner:
         images = self._pictures() if self.planner.needs_image and self._pictures else None
         requests = {}
         for env in ids:
-            before = plan.library.plans[int(plan.assigned[env])] if plan.assigned is not None else plan.library.plans[0]
+            before = plan.library.plans[self._plan_ids[env]]
             requests[env] = make_request(
                 plan.composition,
                 seed=before.provenance.get("seed", 0),
@@ -132,6 +133,7 @@ def feedback(plan: PlanCommand, env: int, threshold: float, steps: int) -> str:
     )
     return (
         f"You are in the middle of the task: {step * STEP_S:.1f} of {plan.steps * STEP_S:.1f} seconds are over. The "
-        f"plan until now was not followed: for {steps * STEP_S:.1f} seconds things have been more than {threshold:.2f} m "
-        f"off on average. Now {off}. The initial positions below are those of this moment. Plan the rest from there."
+        f"plan until now was not followed: for {steps * STEP_S:.1f} seconds things have been more than "
+        f"{threshold:.2f} m off on average. Now {off}. The initial positions below are those of this moment. "
+        "Plan the rest from there."
     )

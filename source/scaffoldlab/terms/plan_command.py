@@ -118,7 +118,7 @@ class PlanCommand(CommandTerm):
         """
         batch: PlanBatch = library.batch(self.cfg.steps)
         self.library = library
-        tensor = lambda a, dtype=torch.float32: torch.as_tensor(a, dtype=dtype, device=self.device)  # noqa: E731
+        tensor = self._tensor
         self.keypoint_tracks, self.wrist_tracks = tensor(batch.keypoints_e), tensor(batch.wrist_e)
         self.initial_states = {name: tensor(a) for name, a in batch.initial_state.items()}
         columns = [self._body_names.index(name) for name in batch.body_names]
