@@ -30,17 +30,19 @@ def quat_xyzw_from_rpy(rpy: np.ndarray) -> np.ndarray:
     )
 
 
-def rpy_from_quat_xyzw(quat_xyzw: np.ndarray) -> np.ndarray:
-    """Roll, pitch, yaw [rad] of unit quaternions x y z w, shape (..., 4) -> (..., 3); pitch is within +-pi/2."""
+def rpy_from_quat_xyzw(quat_xyzw: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """Roll, pitch, yaw [rad] of unit quaternions x y z w, those nearest to some angles, shape (..., 4) -> (..., 3).
+
+    Where the pitch is +-pi/2, roll and yaw turn about one axis; there the roll is that of ``near``, shape (..., 3).
+    """
     x, y, z, w = np.moveaxis(np.asarray(quat_xyzw, float), -1, 0)
-    return np.stack(
-        (
-            np.arctan2(2 * (w * x + y * z), 1 - 2 * (x * x + y * y)),
-            np.arcsin(np.clip(2 * (w * y - z * x), -1, 1)),
-            np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)),
-        ),
-        -1,
-    )
+    sine = np.clip(2 * (w * y - z * x), -1, 1)
+    roll = np.arctan2(2 * (w * x + y * z), 1 - 2 * (x * x + y * y))
+    yaw = np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
+    locked, sign = np.abs(sine) > 1 - 1e-12, np.sign(sine)
+    turned = np.arctan2(2 * (w * z - x * y), 1 - 2 * (x * x + z * z))  # then yaw - roll, or yaw + roll
+    roll, yaw = np.where(locked, near[..., 0], roll), np.where(locked, turned + sign * near[..., 0], yaw)
+    return rpy_near(np.stack((roll, np.arcsin(sine), yaw), -1), near)
 
 
 def rpy_near(rpy: np.ndarray, reference: np.ndarray) -> np.ndarray:

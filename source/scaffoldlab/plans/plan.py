@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from scaffoldlab.errors import ScaffoldError
-from scaffoldlab.geometry import quat_slerp, quat_xyzw_from_rpy, rpy_from_quat_xyzw, rpy_near
+from scaffoldlab.geometry import quat_slerp, quat_xyzw_from_rpy, rpy_from_quat_xyzw
 from scaffoldlab.keypoints.keypoint import Keypoint
 
 _NOISE_STREAM = 0x6E6F697365  # "noise": keeps these draws apart from others that are seeded with (seed, index)
@@ -91,15 +91,13 @@ def interpolate_rpy(waypoints: np.ndarray, steps: int) -> np.ndarray:
     """Spherical linear interpolation of roll, pitch, yaw [rad], shape (n, 3) -> (steps, 3), n and steps >= 2.
 
     Of the angles of a rotation those are taken that are nearest to the linear interpolation, which has no jumps.
-    Where the pitch is +-pi/2, roll and yaw turn about one axis and are not told apart: there it is that itself.
     """
     near = interpolate(waypoints, steps)
     lower, fraction = _intervals(len(waypoints), steps)
     quats = quat_xyzw_from_rpy(waypoints)
-    rpy = rpy_from_quat_xyzw(quat_slerp(quats[lower], quats[lower + 1], fraction))
-    locked = np.cos(rpy[:, 1]) < 1e-6
+    rpy = rpy_from_quat_xyzw(quat_slerp(quats[lower], quats[lower + 1], fraction), near)
     at_waypoint = (fraction == 0) | (fraction == 1)
-    return np.where((locked | at_waypoint)[:, None], near, rpy_near(rpy, near))
+    return np.where(at_waypoint[:, None], near, rpy)
 
 
 def _intervals(count: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
