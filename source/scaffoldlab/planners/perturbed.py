@@ -109,15 +109,24 @@ class PerturbedPlanner:
         return {"perturbation": self.perturbation.model_dump()}
 
     def plan(self, request: PlanRequest) -> Waypoints:
-        """The oracle's waypoints with errors, and what the errors were in their provenance."""
+        """The oracle's waypoints with errors, and what the errors were in their provenance.
+
+        Raises:
+            ScaffoldError: There are reasons against every draw.
+        """
         # A plan from the middle of an episode has errors of its own: those of its state.
         state = zlib.crc32(request.hand_e.tobytes()) if request.state else 0
         rng = np.random.default_rng((request.seed, request.index, _STREAM, state))
+        reasons: list[str] = []
         for repairs in range(self._repairs + 1):
             waypoints = self._draw(request, rng, repairs)
-            if self._check is None or not self._check(request, waypoints):
-                break
-        return waypoints
+            reasons = self._check(request, waypoints) if self._check else []
+            if not reasons:
+                return waypoints
+        raise ScaffoldError(
+            f"{request.task}, plan {request.index}: refused {self._repairs + 1} times, as a model's would be. The last "
+            f"one: {' '.join(reasons)}"
+        )
 
     def _draw(self, request: PlanRequest, rng: np.random.Generator, repairs: int) -> Waypoints:
         model, errors = self.perturbation, {}
