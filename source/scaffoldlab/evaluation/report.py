@@ -130,11 +130,11 @@ def write_report(
 def plan_source(library: "PlanLibrary") -> str:
     """Who made the plans, in the words of the report.
 
-    ``oracle``, ``oracle, perturbed (pixel_px 8, ...)``, ``recorded (model)`` or the model's name.
+    ``oracle``, ``oracle, perturbed (axis_flip 0.05, ...)``, ``recorded (model)`` or the model's name.
     """
     planner = library.header.get("planner", "")
     model = library.plans[0].provenance.get("model", "unknown model")
-    errors = ", ".join(f"{name} {value:g}" for name, value in library.header.get("perturbation", {}).items())
+    errors = ", ".join(f"{name} {value:g}" for name, value in sorted(library.header.get("perturbation", {}).items()))
     sources = {"scripted": "oracle", "perturbed": f"oracle, perturbed ({errors})", "replay": f"recorded ({model})"}
     source = sources.get(planner, str(model))
     noise = library.header.get("waypoint_noise_m", 0.0)

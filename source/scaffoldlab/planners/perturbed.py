@@ -66,10 +66,6 @@ class Perturbation(BaseModel):
             message = detail["msg"][0].lower() + detail["msg"][1:]
             raise ScaffoldError(f"perturbation: {detail['loc'][0]}={detail['input']}: {message}.") from None
 
-    def __str__(self) -> str:
-        """E.g. ``pixel_px 8, wrong_object 0.05, ...``."""
-        return ", ".join(f"{name} {value:g}" for name, value in self.model_dump().items())
-
 
 class PerturbedPlanner:
     """The scripted oracle with a model's errors; the same request is always perturbed in the same way.
