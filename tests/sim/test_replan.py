@@ -18,7 +18,7 @@ NUM_ENVS = 16
 
 @pytest.fixture
 def env(simulation):
-    return simulation.env("move_apple", num_envs=NUM_ENVS)
+    return simulation.env("move_apple", num_envs=NUM_ENVS, overrides=("presets=paper",))  # T = 300: time to try again
 
 
 @pytest.fixture
@@ -26,21 +26,25 @@ def oracle():
     return ScriptedPlanner(load_task("move_apple").task.oracle)
 
 
-def close_on_the_apple(observations, plan):
-    """Follows the plan and closes the hand from when it is at the apple, wherever that is."""
-    actions = zero_action(observations, plan)
-    apple = plan.success.position("apple")
-    near = (plan.robot.wrist[:, :3] - apple).norm(dim=-1) < 0.025
-    closed = plan.robot.joint_pos[:, 7] > 0.25  # a hand that has begun to close goes on
-    actions[:, 6:] = (near | closed).float()[:, None]
-    return actions
+def close_at_the_apple():
+    """A policy that follows the plan, closes the hand at the apple, and opens it when the apple is not in it."""
+    closed = torch.zeros(NUM_ENVS, dtype=torch.bool)
+
+    def policy(observations, plan):
+        actions = zero_action(observations, plan)
+        away = (plan.robot.wrist[:, :3] - plan.success.position("apple")).norm(dim=-1)
+        closed.copy_((closed & (away < 0.12)) | (away < 0.055))
+        actions[:, 6:] = closed.float()[:, None]
+        return actions
+
+    return policy
 
 
 def test_open_hand_loses_the_apple_and_gets_a_plan_from_where_it_lies(env, oracle):
     plan, observations = start(env)
     replanner = Replanner(oracle, error=0.05, steps=10)
     replanner.begin(plan, NUM_ENVS // 2)
-    for _ in range(139):
+    for _ in range(250):
         with torch.inference_mode():
             observations, *_ = env.step(zero_action(observations, plan))
         before, targets = plan.distance.error.clone(), plan.future(torch.arange(60))[0]
@@ -93,7 +97,7 @@ def test_feedback_says_how_far_things_are_off(env):
     run(env, plan, observations, zero_action, until=140)
     text = feedback(plan, 3, 0.05, 20)
     off = float((plan.keypoints - plan.keypoint_targets)[3, 0].norm())
-    assert "2.3 of 3.3 seconds are over" in text and f"the apple is {off:.2f} m from its planned position" in text
+    assert "2.3 of 5.0 seconds are over" in text and f"the apple is {off:.2f} m from its planned position" in text
     assert "the cutting board is 0.00 m from" in text and "the hand is" in text
 
 
@@ -112,13 +116,12 @@ def test_planner_that_fails_leaves_the_old_plan(env):
 
 
 def test_oracle_that_plans_again_rescues_plans_that_were_wrong(env, oracle):
-    """Keypoints that are some centimetres off: the hand closes beside the apple, or not at all."""
+    """Keypoints that are some 5 cm off: the hand goes beside the apple."""
     composition = load_task("move_apple")
-    model = PerturbedPlanner(composition, Perturbation(pixel_px=40, wrong_object=0, axis_flip=0, no_dwell=0))
-    library = make_library(composition, model, count=32, seed=5)
+    model = PerturbedPlanner(composition, Perturbation.parse("pixel_px=40,wrong_object=0,axis_flip=0,no_dwell=0"))
+    library = make_library(composition, model, count=NUM_ENVS, seed=5)
     replanner = Replanner(oracle, error=0.05, steps=10, least=40)
-    policies = {"close": close_on_the_apple}
-    (once,) = run_episodes(env, library, policies)
-    (again,) = run_episodes(env, library, policies, replanner=replanner)
+    (once,) = run_episodes(env, library, {"close": close_at_the_apple()})
+    (again,) = run_episodes(env, library, {"close": close_at_the_apple()}, replanner=replanner)
     print(f"once {once.success_rate:.0%}, again {again.success_rate:.0%} with {replanner.count} new plans")
-    assert replanner.count > 0 and again.success_rate > once.success_rate
+    assert replanner.count > 0 and again.success_rate > once.success_rate + 0.2
