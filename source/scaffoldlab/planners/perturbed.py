@@ -147,7 +147,7 @@ class PerturbedPlanner:
             keypoints_e, hand_e = (p[0] + (p - p[0]) @ AXIS_FLIPS[flip].T for p in (keypoints_e, hand_e))
         keypoints_e[1:] += model.waypoint_m * noise[:, 1:]
         hand_e[1:] += model.waypoint_m * noise[:, 0]
-        points_b = [tuple(map(float, pose_apply_inverse(poses[b], p))) for b, p in zip(bodies, located_e, strict=True)]
+        points_b = [pose_apply_inverse(poses[b], p).tolist() for b, p in zip(bodies, located_e, strict=True)]
         return replace(
             waypoints,
             keypoints_e=keypoints_e,
@@ -155,7 +155,8 @@ class PerturbedPlanner:
             located_e=located_e,
             pixels=pixels,
             keypoints=tuple(
-                Keypoint(k.name, b, p) for k, b, p in zip(request.keypoints, bodies, points_b, strict=True)
+                Keypoint(k.name, b, (x, y, z))
+                for k, b, (x, y, z) in zip(request.keypoints, bodies, points_b, strict=True)
             ),
             source={"planner": self.name, "perturbation": model.model_dump(), "errors": errors, "repairs": repairs},
         )
