@@ -23,6 +23,8 @@ CORE = (
     "planners.endpoint",
     "planners.ledger",
     "planners.making",
+    "planners.perturbed",
+    "planners.refine",
     "planners.replay",
     "planners.scripted",
     "planners.vlm",

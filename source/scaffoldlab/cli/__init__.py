@@ -9,7 +9,8 @@ from scaffoldlab.errors import ScaffoldError
 
 COMMANDS = {
     "doctor": "tell what works on this machine, and the fix for what does not",
-    "plan": "make a plan library: scripted oracle, vision-language model, or recorded replies",
+    "plan": "make a plan library: scripted or perturbed oracle, vision-language model, or recorded replies",
+    "refine": "refine a model's plans by showing it those that the policy carried out well",
     "train": "train a policy, keeping the best checkpoint by evaluation",
     "evaluate": "evaluate a checkpoint beside its baselines and write a report",
     "demo": "plan, train, evaluate and report, from nothing",

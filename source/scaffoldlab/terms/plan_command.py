@@ -22,8 +22,11 @@ from scaffoldlab.terms.robot import HandRobot
 from scaffoldlab.terms.success import SuccessCondition
 
 if TYPE_CHECKING:
+    import numpy as np
     from isaaclab.assets import Articulation, RigidObject
     from isaaclab.envs import ManagerBasedRLEnv
+
+    from scaffoldlab.plans.plan import Plan
 
 
 class PlanCommand(CommandTerm):
@@ -115,7 +118,7 @@ class PlanCommand(CommandTerm):
         """
         batch: PlanBatch = library.batch(self.cfg.steps)
         self.library = library
-        tensor = lambda a, dtype=torch.float32: torch.as_tensor(a, dtype=dtype, device=self.device)  # noqa: E731
+        tensor = self._tensor
         self.keypoint_tracks, self.wrist_tracks = tensor(batch.keypoints_e), tensor(batch.wrist_e)
         self.initial_states = {name: tensor(a) for name, a in batch.initial_state.items()}
         columns = [self._body_names.index(name) for name in batch.body_names]
@@ -125,6 +128,47 @@ class PlanCommand(CommandTerm):
     def assign(self, plan_ids: torch.Tensor | None) -> None:
         """Fixes the plan of each env at its next resets, shape (num_envs,); None samples again."""
         self.assigned = plan_ids
+
+    def replan(self, env_ids: torch.Tensor, plans: Sequence[Plan]) -> None:
+        """Gives running episodes other plans for the control steps that remain; their next reset forgets them.
+
+        The targets change from this step on, so that a plan should begin at the present state (:meth:`state`).
+
+        Args:
+            env_ids: Envs, shape (M,).
+            plans: M plans of the task. Each is stretched over the steps that its env has left, at least 2.
+        """
+        keypoints, wrists = self.keypoint_tracks[self.plan_id[env_ids]], self.wrist_tracks[self.plan_id[env_ids]]
+        for row, (step, plan) in enumerate(zip(self.step[env_ids].tolist(), plans, strict=True)):
+            keypoint_track, wrist_track = plan.tracks(self.steps - step)
+            keypoints[row, step:], wrists[row, step:] = self._tensor(keypoint_track), self._tensor(wrist_track)
+        rows = len(self.keypoint_tracks) + torch.arange(len(plans), device=self.device)
+        bodies = [[self._body_names.index(k.body) for k in plan.keypoints] for plan in plans]
+        points = [[k.point_b for k in plan.keypoints] for plan in plans]
+        self.keypoint_tracks = torch.cat([self.keypoint_tracks, keypoints])
+        self.wrist_tracks = torch.cat([self.wrist_tracks, wrists])
+        self.plan_id[env_ids] = rows  # beyond the library: no reset samples them
+        self.distance.body_index[env_ids] = self._tensor(bodies, torch.int32)
+        self.distance.point_b[env_ids] = self._tensor(points)
+        self._refresh()
+
+    def state(self, env_id: int) -> dict[str, np.ndarray]:
+        """The present state of an env in the form of :attr:`Plan.initial_state`; the hand turned as planned."""
+        hand = torch.cat([self.robot.wrist[env_id, :3], self.wrist_targets[env_id, 3:]])
+        state = {"hand": hand}
+        for name in self.initial_states:
+            if name in self.scene.rigid_objects:
+                pose = self.scene.rigid_objects[name].data.root_link_pose_w.torch[env_id].clone()
+                pose[:3] -= self.scene.env_origins[env_id]
+                state[name] = pose
+            elif name != "hand":
+                asset = self.scene.articulations[name]
+                joints, _ = asset.find_joints(list(self.composition.scene.asset(name, "").joints), preserve_order=True)
+                state[name] = asset.data.joint_pos.torch[env_id][list(joints)]
+        return {name: value.cpu().double().numpy().copy() for name, value in state.items()}
+
+    def _tensor(self, values: Any, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return torch.as_tensor(values, dtype=dtype, device=self.device)
 
     def snapshot(self) -> dict[str, Any]:
         """Everything that :meth:`resume` needs to take the running episodes up again."""

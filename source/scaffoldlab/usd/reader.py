@@ -51,6 +51,34 @@ def surface_points(path: Path, link: str = "", *, count: int = 10_000) -> np.nda
     return np.asarray(points)
 
 
+@cache
+def collider_boxes(path: Path, link: str = "") -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """A box around every collider of a body, in the body's frame; a box collider is its own.
+
+    Args:
+        path: The asset.
+        link: Body below the default prim, or empty for the whole asset.
+
+    Returns:
+        Centre [m], shape (3,), axes as columns, shape (3, 3), and half sides [m], shape (3,), of each.
+    """
+    stage = Usd.Stage.Open(str(path))
+    body = stage.GetDefaultPrim()
+    if link:
+        body = body.GetChild(link)
+    cache = UsdGeom.XformCache()
+    boxes = []
+    for prim in Usd.PrimRange(body):
+        if prim.HasAPI(UsdPhysics.CollisionAPI):
+            extent = UsdGeom.Boundable.ComputeExtentFromPlugins(UsdGeom.Boundable(prim), Usd.TimeCode.Default())
+            low, high = np.asarray(extent, float)
+            matrix = np.array(cache.ComputeRelativeTransform(prim, body)[0]).T
+            scale = np.linalg.norm(matrix[:3, :3], axis=0)
+            center = matrix[:3, :3] @ ((low + high) / 2) + matrix[:3, 3]
+            boxes.append((center, matrix[:3, :3] / scale, (high - low) / 2 * scale))
+    return boxes
+
+
 def link_poses(path: Path, joint_positions: dict[str, float]) -> dict[str, np.ndarray]:
     """Poses of the bodies of an articulation in the asset frame, xyz [m] + quat_xyzw, shape (7,) each.
 
