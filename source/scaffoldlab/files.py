@@ -10,13 +10,19 @@ from typing import BinaryIO
 
 from scaffoldlab.errors import ScaffoldError
 
-_NEXT = {
+DISK_ERRORS = {
     errno.ENOSPC: "Free space on that disk",
     errno.EDQUOT: "Free space in your quota",
     errno.EACCES: "Make the folder writable",
     errno.EPERM: "Make the folder writable",
     errno.EROFS: "That disk is read-only",
 }
+"""What to do about each error of a disk."""
+
+
+def what_next(error: OSError) -> str:
+    """What to do about an error of the file system."""
+    return DISK_ERRORS.get(error.errno or 0, "Check the path")
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes | str | Callable[[BinaryIO], object]) -> None:
@@ -44,7 +50,7 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | str | Callable[[Bin
     except OSError as error:
         raise ScaffoldError(
             f"{path}: could not be written ({error.strerror or error}); what was there before is unchanged. "
-            f"{_NEXT.get(error.errno or 0, 'Check the path')}, or write to another folder."
+            f"{what_next(error)}, or write to another folder."
         ) from error
     finally:
         with contextlib.suppress(OSError):

@@ -156,7 +156,7 @@ def test_latest_and_best_checkpoints_are_found(tmp_path):
     logs = tmp_path / "logs/rsl_rl/move_apple"
     make(logs / "2026-01-01/run.json")
     best = make(logs / "2026-01-01/model_best.pt")
-    resume = make(logs / "2026-01-01/model_resume.pt")
+    resume = make(logs / "2026-01-01/resume.pt")
     make(logs / "2026-01-02/run.json")
     make(logs / "2026-01-02/model_0.pt")
     last = make(logs / "2026-01-02/model_100.pt")
@@ -197,6 +197,18 @@ def test_planning_with_a_model_needs_an_endpoint(capsys, tmp_path):
 def test_replay_needs_a_ledger(capsys, tmp_path):
     message = error(capsys, "plan", "--task", "move_apple", "--planner", "replay", "--out", tmp_path / "plans")
     assert "move_apple-replay.ledger.jsonl" in message
+
+
+def test_demo_does_not_go_on_with_the_run_of_another_seed(capsys, tmp_path):
+    settings = {"task": "move_apple", "planner": "scripted", "model": None, "noise": 0.0, "seed": 0}
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo/settings.json").write_text(json.dumps(settings))
+    message = error(capsys, "demo", "--seed", 1, "--out", tmp_path / "demo")
+    assert message == (
+        f"demo: {tmp_path / 'demo'} holds a run with seed 0, and this one has 1. "
+        "Give another --out, or --fresh to start over there."
+    )
+    assert json.loads((tmp_path / "demo/settings.json").read_text()) == settings
 
 
 # --- what a command leaves behind -----------------------------------------------------------------------------------

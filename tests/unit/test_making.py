@@ -279,7 +279,7 @@ def test_full_disk_under_the_ledger_stops_the_paying(apple, model, small_disk):
     images = [kitchen_picture(apple, index, seed=7) for index in range(12)]
     ledger = small_disk / "ledger.jsonl"
     planner = vlm_planner(settings(model), ledger=ledger, check=plan_check(apple))
-    (small_disk / "filler").write_bytes(bytes(128 * 1024 - 4096 * 6))
+    (small_disk / "filler").write_bytes(bytes(256 * 1024 - 4096 * 6))
     with pytest.raises(ScaffoldError, match="could not be recorded"):
         make_library(apple, planner, count=12, seed=7, images=images)
     recorded = Ledger.read(ledger).records

@@ -6,6 +6,7 @@ import sys
 
 from scaffoldlab import __version__
 from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.files import DISK_ERRORS, what_next
 
 COMMANDS = {
     "doctor": "tell what works on this machine, and the fix for what does not",
@@ -37,6 +38,15 @@ def main(argv: list[str] | None = None) -> int:
         return importlib.import_module(f"scaffoldlab.cli.{args.command}").run(args) or 0
     except ScaffoldError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(
+            f"error: {where}{error.strerror}; what was finished before is kept. {what_next(error)}, "
+            "then run the same command to go on.", file=sys.stderr,
+        )  # fmt: skip
         return 1
     except KeyboardInterrupt:
         print("interrupted; what was finished is kept, run the same command to go on", file=sys.stderr)

@@ -70,8 +70,9 @@ def quiet(log: Path) -> Iterator[Console]:
                 console.print(*log.read_text(errors="replace").splitlines()[-20:], sep="\n", markup=False)
                 raise
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # the log's disk is full
+            sys.stdout.flush()
+            sys.stderr.flush()
         for number, descriptor in zip((1, 2), saved, strict=True):
             os.dup2(descriptor, number)
             os.close(descriptor)

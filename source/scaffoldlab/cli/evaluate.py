@@ -103,8 +103,9 @@ def find_checkpoint(name: str, given: str) -> Path:
         return path
     runs = sorted((Path("logs/rsl_rl") / name).glob("*/run.json"), key=lambda p: p.stat().st_mtime)
     for run_file in reversed(runs):
-        found = sorted(run_file.parent.glob("model_*.pt"), key=lambda p: p.stat().st_mtime)
-        best = run_file.parent / "model_best.pt"
+        folder = run_file.parent
+        found = sorted([*folder.glob("model_*.pt"), *folder.glob("resume.pt")], key=lambda p: p.stat().st_mtime)
+        best = folder / "model_best.pt"
         if given == "best" and best.is_file():
             return best
         if found:

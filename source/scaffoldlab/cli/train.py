@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-envs", type=int, default=256, help="envs")
     parser.add_argument("--minutes", type=float, default=4.0, help="wall time at most")
     parser.add_argument("--iterations", type=int, default=2000, help="PPO iterations at most")
-    parser.add_argument("--target", type=float, default=0.97, help="validation success at which training stops")
+    parser.add_argument("--target", type=float, default=0.95, help="validation success at which training stops")
     parser.add_argument("--out", type=Path, default=None, help="run folder, resumed if unfinished; by default in logs/")
     add_simulation(parser)
 

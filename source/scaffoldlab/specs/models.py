@@ -35,7 +35,7 @@ def _as_range(value: Any) -> Any:
 
 def _ordered(value: tuple[float, float]) -> tuple[float, float]:
     if value[0] > value[1]:
-        raise ValueError(f"a range is [low, high] with low <= high, or one number; got {list(value)}")
+        raise ValueError("a range is [low, high] with low <= high, or one number")
     return value
 
 

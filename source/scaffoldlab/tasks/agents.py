@@ -12,7 +12,7 @@ import torch
 from isaaclab_rl.rsl_rl import RslRlMLPModelCfg, RslRlOnPolicyRunnerCfg
 from isaaclab_tasks.utils import preset
 
-from scaffoldlab.tasks.ppo import CappedPpoCfg
+from scaffoldlab.tasks.ppo import CappedPpoCfg, ClippedGaussianCfg
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class PpoNumbers:
     lam: float = 0.95
     grad_norm: float = 1.0
     init_std: float = 1.0
+    clipped_mean: bool = False
+    """Whether the deterministic policy is the mean of the clipped actions (rsl_rl)."""
 
 
 PAPER = PpoNumbers()
@@ -47,6 +49,7 @@ CPU = replace(
     learning_rate=1e-3,
     max_learning_rate=1e-3,
     entropy=0.0,
+    clipped_mean=True,
 )
 
 
@@ -64,6 +67,7 @@ def rsl_rl(task: str) -> Any:
     """Runner configuration of rsl_rl."""
 
     def make(ppo: PpoNumbers) -> RslRlOnPolicyRunnerCfg:
+        distribution = ClippedGaussianCfg if ppo.clipped_mean else RslRlMLPModelCfg.GaussianDistributionCfg
         return RslRlOnPolicyRunnerCfg(
             seed=42,
             device=DEVICE,
@@ -76,7 +80,7 @@ def rsl_rl(task: str) -> Any:
                 hidden_dims=list(ppo.hidden),
                 activation="elu",
                 obs_normalization=True,
-                distribution_cfg=RslRlMLPModelCfg.GaussianDistributionCfg(init_std=ppo.init_std),
+                distribution_cfg=distribution(init_std=ppo.init_std),
             ),
             critic=RslRlMLPModelCfg(hidden_dims=list(ppo.hidden), activation="elu", obs_normalization=True),
             algorithm=CappedPpoCfg(

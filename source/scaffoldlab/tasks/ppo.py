@@ -1,8 +1,10 @@
-"""rsl_rl's PPO with a ceiling for its adaptive learning rate."""
+"""What the small network of a CPU needs of rsl_rl's PPO: a ceiling for the learning rate, the mean of clipped actions."""
 
+import torch
 from isaaclab.utils import configclass
-from isaaclab_rl.rsl_rl import RslRlPpoAlgorithmCfg
+from isaaclab_rl.rsl_rl import RslRlMLPModelCfg, RslRlPpoAlgorithmCfg
 from rsl_rl.algorithms import PPO
+from rsl_rl.modules.distribution import GaussianDistribution
 
 
 class CappedPPO(PPO):
@@ -31,3 +33,52 @@ class CappedPpoCfg(RslRlPpoAlgorithmCfg):
 
     class_name: str = "scaffoldlab.tasks.ppo:CappedPPO"
     max_learning_rate: float = 1e-3
+
+
+class ClippedGaussian(GaussianDistribution):
+    """A Gaussian over actions that the env clips: its deterministic output is the mean of the clipped action.
+
+    The mean of the Gaussian itself is not what was trained: a mean of 2 with a deviation of 1 is carried out as 0.92
+    on average, but as 1 without noise (docs/decisions/clipped-mean.md). The first six actions, of the wrist, are
+    clipped to -1..1, those of the fingers to 0..1.
+    """
+
+    def deterministic_output(self, mlp_output: torch.Tensor) -> torch.Tensor:
+        """E[clip(a)] of a ~ N(mlp_output, std^2), shape (num_envs, action_dim)."""
+        return _clipped_mean(mlp_output, self.std_param.clamp(*self.std_range))
+
+    def as_deterministic_output_module(self) -> torch.nn.Module:
+        """The same for an exported policy."""
+        return _ClippedMean(self.std_param.detach().clamp(*self.std_range))
+
+
+class _ClippedMean(torch.nn.Module):
+    def __init__(self, std: torch.Tensor):
+        super().__init__()
+        self.register_buffer("std", std.clone())
+
+    def forward(self, mlp_output: torch.Tensor) -> torch.Tensor:
+        return _clipped_mean(mlp_output, self.std)
+
+
+def _clipped_mean(mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """Mean of a Gaussian clipped to low..high: the two atoms at the ends and the part in between."""
+    low = torch.cat([-torch.ones_like(mean[..., :6]), torch.zeros_like(mean[..., 6:])], -1)
+    a, b = (low - mean) / std, (1 - mean) / std
+    below, above = _cdf(a), 1 - _cdf(b)
+    return low * below + above + mean * (1 - below - above) + std * (_density(a) - _density(b))
+
+
+def _cdf(x: torch.Tensor) -> torch.Tensor:
+    return 0.5 * (1 + torch.erf(x / 2**0.5))
+
+
+def _density(x: torch.Tensor) -> torch.Tensor:
+    return torch.exp(-0.5 * x * x) / (2 * torch.pi) ** 0.5
+
+
+@configclass
+class ClippedGaussianCfg(RslRlMLPModelCfg.GaussianDistributionCfg):
+    """Configuration of :class:`ClippedGaussian`."""
+
+    class_name: str = "scaffoldlab.tasks.ppo:ClippedGaussian"

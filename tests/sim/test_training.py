@@ -1,0 +1,99 @@
+"""Training with ``scaffoldlab train``: it improves, survives kill -9, and its checkpoints are checked."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import ROOT
+
+DRAWER = ("--task", "open_drawer", "--noise", "0.03")
+
+
+def scaffoldlab(*words) -> list[str]:
+    return [sys.executable, "-m", "scaffoldlab", *map(str, words)]
+
+
+def call(*words) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(scaffoldlab(*words), capture_output=True, text=True, timeout=300, cwd=ROOT)
+
+
+def state_of(folder: Path) -> dict:
+    return json.loads((folder / "training.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run of Open Drawer under noise that was killed after its first checkpoint and taken up again."""
+    folder = tmp_path_factory.mktemp("training") / "run"
+    train = scaffoldlab("train", *DRAWER, "--minutes", 1.5, "--target", 0.85, "--out", folder)
+    with subprocess.Popen(train, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        end = time.monotonic() + 120
+        while not (folder / "training.json").is_file():
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGKILL)
+    killed = state_of(folder)
+    assert not killed["finished"] and killed["iteration"] == 15
+    done = subprocess.run(train, capture_output=True, text=True, timeout=300, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    shutil.copy(folder / "training.json", folder / "resumed.json")
+    assert state_of(folder)["curve"][:15] == killed["curve"]
+    return folder
+
+
+def test_training_that_was_killed_goes_on_where_it_was(run):
+    state = state_of(run)
+    steps = [point["env_steps"] for point in state["curve"]]
+    assert state["finished"] and steps == [256 * 24 * (i + 1) for i in range(len(steps))] and len(steps) > 15
+    seconds = [point["wall_seconds"] for point in state["curve"]]
+    assert seconds == sorted(seconds)  # the clock of the first part counts
+    assert (run / "model_best.pt").is_file() and not list(run.glob("*.tmp"))
+
+
+def test_short_training_beats_following_the_plan_with_an_open_hand(run, tmp_path):
+    done = call(
+        "evaluate", *DRAWER, "--checkpoint", run / "model_best.pt", "--episodes", 64, "--out", tmp_path / "report"
+    )
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "report/metrics.json").read_text())
+    print({k: metrics[k] for k in ("success_rate", "zero_action_success_rate", "best_timed_close_success_rate")})
+    assert metrics["success_rate"] >= metrics["zero_action_success_rate"] + 0.2
+    assert (tmp_path / "report/index.html").stat().st_size > 100_000
+
+
+def test_checkpoint_of_another_observation_size_is_refused_with_both_sizes(run, tmp_path):
+    done = call(
+        "evaluate", *DRAWER, "--checkpoint", run / "model_best.pt", "--episodes", 4, "--out", tmp_path / "report",
+        "env.observations.policy.future_plan.params.offsets=[0,5]",
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert f"checkpoint {run / 'model_best.pt'}: it does not fit this env" in done.stderr
+    assert "size mismatch" in done.stderr and "same overrides as in training" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_file_that_is_no_checkpoint_is_refused_by_name(tmp_path):
+    wrong = tmp_path / "model.pt"
+    wrong.write_bytes(b"not a checkpoint")
+    done = call("evaluate", *DRAWER, "--checkpoint", wrong, "--episodes", 4, "--out", tmp_path / "report")
+    assert done.returncode == 1 and f"checkpoint {wrong}: not a readable rsl_rl checkpoint" in done.stderr
+
+
+def test_full_disk_ends_training_with_a_message_and_keeps_what_was_finished(small_disk):
+    small = ("--num-envs", 8, "agent.actor.hidden_dims=[8]", "agent.critic.hidden_dims=[8]")
+    folder = small_disk / "run"
+    done = call("train", *DRAWER, "--out", folder, *small)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "No space left on device" in done.stderr and "Free space on that disk" in done.stderr
+    assert not list(folder.glob("*.tmp"))
+    state = state_of(folder)  # the checkpoints before it are whole: the disk held some of them
+    torch.load(folder / "resume.pt", weights_only=False)
+    assert state["iteration"] >= 15 and not state["finished"]
