@@ -14,6 +14,8 @@ COMMANDS = {
     "refine": "refine a model's plans by showing it those that the policy carried out well",
     "train": "train a policy, keeping the best checkpoint by evaluation",
     "evaluate": "evaluate a checkpoint beside its baselines and write a report",
+    "imitate": "train a diffusion policy on rollouts of a trained policy",
+    "experiment": "run an experiment of the paper and write its tables",
     "demo": "plan, train, evaluate and report, from nothing",
     "schema": "print the JSON Schema of task.yaml, for editors",
 }

@@ -17,8 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     add_task(parser)
     parser.add_argument(
-        "--planner", choices=["scripted", "perturbed", "vlm", "replay"], default="scripted", help="who plans"
-    )
+        "--planner", choices=["scripted", "perturbed", "vlm", "replay", "prerecorded", "goal"], default="scripted",
+        help="who plans; the last two are baselines",
+    )  # fmt: skip
+    parser.add_argument("--recorded", type=Path, default=None, help="library that the prerecorded planner gives")
     parser.add_argument(
         "--perturb", default="", metavar="NAME=VALUE,...", help="errors of the perturbed planner, e.g. pixel_px=8"
     )
@@ -135,6 +137,8 @@ def make_planner(
 
     if args.planner == "scripted":
         return ScriptedPlanner(composition.task.oracle)
+    if args.planner in ("prerecorded", "goal"):
+        return _baseline(composition, args)
     check = plan_check(composition, collisions=args.check_collisions)
     if args.planner == "perturbed":
         from scaffoldlab.planners.perturbed import Perturbation, PerturbedPlanner
@@ -154,6 +158,17 @@ def make_planner(
     )  # fmt: skip
     ledger.parent.mkdir(parents=True, exist_ok=True)
     return vlm_planner(settings, ledger=ledger, check=check, examples=examples)
+
+
+def _baseline(composition: "Composition", args: argparse.Namespace) -> "Planner":
+    from scaffoldlab.planners.baselines import GoalPlanner, PrerecordedPlanner
+    from scaffoldlab.plans.library import PlanLibrary
+
+    if args.planner == "goal":
+        return GoalPlanner(composition.task.oracle)
+    if args.recorded is None:
+        raise ScaffoldError("plan: --planner prerecorded needs --recorded, the library whose plans it gives.")
+    return PrerecordedPlanner(PlanLibrary.load(args.recorded, task=composition.task.name))
 
 
 def draw(library, images, folder: Path, limit: int | None) -> int:

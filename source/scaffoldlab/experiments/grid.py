@@ -69,7 +69,7 @@ class Artefact:
         words = [sys.executable, "-m", "scaffoldlab", self.kind]
         for name, value in self.options.items():
             given = value.file(root) or value.folder(root) / value.result if isinstance(value, Artefact) else value
-            words += [f"--{name}", *map(str, given if isinstance(given, list) else [given])]
+            words += [f"--{name}", str(given)]
         return [*words, "--out", str(self.folder(root)), *self.overrides]
 
 
@@ -238,7 +238,7 @@ def _library(
     if plans.waypoints is not None:
         options["waypoints"] = plans.waypoints
     if plans.perturb:
-        options["perturb"] = [f"{name}={value}" for name, value in plans.perturb.items()]
+        options["perturb"] = ",".join(f"{name}={value:g}" for name, value in plans.perturb.items())
     if plans.planner == "prerecorded":
         options["recorded"] = _library(experiment, protocol, task, trained_on, "train1", trained_on=trained_on)
     return Artefact("plan", options, "*.plans.npz")

@@ -180,6 +180,8 @@ class RewardsCfg:
     keypoint_tracking = RewardTermCfg(func=rewards.keypoint_tracking, weight=1.0)
     fingertip_contact = RewardTermCfg(func=rewards.fingertip_contact, weight=preset(default=0.5, paper=1.0))
     action_magnitude = RewardTermCfg(func=rewards.action_magnitude, weight=0.0)
+    hand_to_object = RewardTermCfg(func=rewards.hand_to_object, weight=0.0)
+    task_success = RewardTermCfg(func=rewards.task_success, weight=0.0)
     action_excess = RewardTermCfg(func=rewards.action_excess, weight=preset(default=0.0, cpu=-0.02))
 
 
