@@ -83,15 +83,6 @@ def test_open_hand_loses_the_apple_and_gets_a_plan_from_where_it_lies(env, oracl
     np.testing.assert_allclose(to_numpy(plan.keypoint_targets), starts, atol=1e-5)
 
 
-def test_present_state_at_the_start_is_the_initial_state(env):
-    plan, _ = start(env)
-    for number in (0, 7):
-        state, expected = plan.state(number), plan.library.plans[number].initial_state
-        assert list(state) == list(expected)
-        for name in state:
-            np.testing.assert_allclose(state[name], expected[name], atol=1e-5)
-
-
 def test_feedback_says_how_far_things_are_off(env):
     plan, observations = start(env)
     run(env, plan, observations, zero_action, until=140)
@@ -125,3 +116,13 @@ def test_oracle_that_plans_again_rescues_plans_that_were_wrong(env, oracle):
     (again,) = run_episodes(env, library, {"close": close_at_the_apple()}, replanner=replanner)
     print(f"once {once.success_rate:.0%}, again {again.success_rate:.0%} with {replanner.count} new plans")
     assert replanner.count > 0 and again.success_rate > once.success_rate + 0.2
+
+
+@pytest.mark.parametrize("task", ["move_apple", "open_drawer"])
+def test_present_state_at_the_start_is_the_initial_state(simulation, task):
+    plan, _ = start(simulation.env(task, num_envs=NUM_ENVS, overrides=("presets=paper",)))
+    for number in (0, 7):
+        state, expected = plan.state(number), plan.library.plans[number].initial_state
+        assert list(state) == list(expected)
+        for name in state:
+            np.testing.assert_allclose(state[name], expected[name], atol=1e-5)

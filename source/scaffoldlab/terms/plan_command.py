@@ -164,7 +164,7 @@ class PlanCommand(CommandTerm):
             elif name != "hand":
                 asset = self.scene.articulations[name]
                 joints, _ = asset.find_joints(list(self.composition.scene.asset(name, "").joints), preserve_order=True)
-                state[name] = asset.data.joint_pos.torch[env_id][list(joints)]
+                state[name] = asset.data.joint_pos.torch[env_id][list(cast("list[int]", joints))]
         return {name: value.cpu().double().numpy().copy() for name, value in state.items()}
 
     def _tensor(self, values: Any, dtype: torch.dtype = torch.float32) -> torch.Tensor:
