@@ -67,17 +67,17 @@ class DiffusionPolicy(torch.nn.Module):
         ]
         self.denoiser = torch.nn.Sequential(*layers, torch.nn.Linear(s.hidden, s.horizon * s.action_dim))
         self.scheduler = DDIMScheduler(
-            num_train_timesteps=s.noise_steps, beta_schedule="squaredcos_cap_v2", prediction_type="epsilon"
+            num_train_timesteps=s.noise_steps, beta_schedule="squaredcos_cap_v2", prediction_type="sample"
         )
 
-    def noise_of(self, noisy: torch.Tensor, level: torch.Tensor, observations: torch.Tensor) -> torch.Tensor:
-        """Predicted noise of normalised actions, shape (B, horizon, A), at noise levels, shape (B,)."""
+    def clean(self, noisy: torch.Tensor, level: torch.Tensor, observations: torch.Tensor) -> torch.Tensor:
+        """Normalised actions without their noise, shape (B, horizon, A), at noise levels, shape (B,)."""
         seen = ((observations - self.observation_mean) / self.observation_std).clamp(-5, 5)
         one_hot = torch.nn.functional.one_hot(level, self.settings.noise_steps).float()
         return self.denoiser(torch.cat([seen.flatten(1), noisy.flatten(1), one_hot], -1)).view_as(noisy)
 
     def loss(self, observations: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        """Mean squared error of the predicted noise.
+        """Mean squared error of the denoised actions; predicting them and not the noise needs fewer steps here.
 
         Args:
             observations: Shape (B, history, O).
@@ -87,7 +87,7 @@ class DiffusionPolicy(torch.nn.Module):
         noise = torch.randn_like(clean)
         level = torch.randint(0, self.settings.noise_steps, (len(clean),), device=clean.device)
         noisy = self.scheduler.add_noise(clean, noise, level)  # type: ignore[arg-type]
-        return torch.nn.functional.mse_loss(self.noise_of(noisy, level, observations), noise)
+        return torch.nn.functional.mse_loss(self.clean(noisy, level, observations), clean)
 
     @torch.no_grad()
     def sample(self, observations: torch.Tensor, *, start: float = 1.0) -> torch.Tensor:
@@ -96,8 +96,8 @@ class DiffusionPolicy(torch.nn.Module):
         chunk = start * torch.randn(len(observations), s.horizon, s.action_dim, device=observations.device)
         self.scheduler.set_timesteps(s.inference_steps)
         for level in self.scheduler.timesteps:
-            noise = self.noise_of(chunk, level.expand(len(chunk)).to(chunk.device), observations)
-            chunk = self.scheduler.step(noise, int(level), chunk).prev_sample  # type: ignore[union-attr]
+            clean = self.clean(chunk, level.expand(len(chunk)).to(chunk.device), observations)
+            chunk = self.scheduler.step(clean, int(level), chunk).prev_sample  # type: ignore[union-attr]
         return self.action_low + (chunk.clamp(-1, 1) + 1) / 2 * (self.action_high - self.action_low)
 
     def save(self, path: Path, **about: Any) -> None:
