@@ -12,6 +12,8 @@ COMMANDS = {
     "plan": "make a plan library: scripted oracle, vision-language model, or recorded replies",
     "train": "train a policy, keeping the best checkpoint by evaluation",
     "evaluate": "evaluate a checkpoint beside its baselines and write a report",
+    "export": "write a checkpoint as one ONNX file that says what it sees and what its actions mean",
+    "deploy": "run an exported policy on a robot, with a pose tracker",
     "demo": "plan, train, evaluate and report, from nothing",
     "schema": "print the JSON Schema of task.yaml, for editors",
 }
