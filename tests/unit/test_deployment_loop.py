@@ -239,7 +239,7 @@ def test_robots_fingertips_are_where_the_published_kinematics_put_them():
 # --- the command ----------------------------------------------------------------------------------------------------
 
 
-def test_command_runs_on_loopback(tmp_path, monkeypatch, capsys):
+def test_command_runs_on_loopback(tmp_path, monkeypatch, capfd):
     """Everything that ``scaffoldlab deploy`` touches: files, folders and packets; the clock is the real one."""
     pytest.importorskip("onnxruntime")
     import onnx
@@ -294,12 +294,12 @@ def test_command_runs_on_loopback(tmp_path, monkeypatch, capsys):
     finally:
         server.close()
         writer.join()
-    assert code == 0, capsys.readouterr().err
+    said = capfd.readouterr().err
+    assert code == 0 and "30 steps in" in said, said
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert report["steps"] == 30 and report["seconds"] > 29 / 60 and (tmp_path / "out/plan.png").is_file()
     moved = server.positions - start
     assert np.linalg.norm(moved[:3]) > 0.02
-    assert "30 steps in" in capsys.readouterr().err
 
 
 def test_plan_that_is_not_in_the_library_is_refused(tmp_path, capsys):
