@@ -55,6 +55,7 @@ class UdpServer:
         self._sender: Any = None
         self._pushed = 10**6
         self.messages: list[dict] = []
+        self.targets: list[dict] = []
         self.noise: list[bytes] = []
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
@@ -85,10 +86,10 @@ class UdpServer:
     def wait(self, count: int) -> dict:
         """The targets of this number, when they have come."""
         deadline = time.monotonic() + 5
-        while len(told := [m["targets"] for m in self.messages if m["targets"]]) < count:
+        while len(self.targets) < count:
             assert time.monotonic() < deadline, f"targets {count} have not come"
             time.sleep(0.0005)
-        return told[count - 1]
+        return self.targets[count - 1]
 
     def _serve(self) -> None:
         while self._open:
@@ -100,6 +101,7 @@ class UdpServer:
             for name, value in message["targets"].items() if self.moves else ():
                 self.positions[self.names.index(name)] = value
             self.messages.append(message)
+            self.targets += [message["targets"]] if message["targets"] else []
             for extra in self.noise:
                 self._socket.sendto(extra, self._sender)
             if self.moves or not message["targets"]:
