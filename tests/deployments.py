@@ -30,7 +30,7 @@ def metadata_of(task: str, /, **changes: Any) -> PolicyMetadata:
         observation_terms=sizes | {"future_plan": (3 * count + 6) * 15},
         horizon_offsets=[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 20, 30, 40, 50, 60], relative_plan=True,
         finger_actions="all", action_size=7, position_limit=0.1 if arm else 0.05,
-        rotation_limit=np.radians(20) if arm else 0.3, action_average=0.98 if arm else 0.9,
+        rotation_limit=np.radians(20) if arm else 0.3, action_average=0.9, arm_damping=0.1 if arm else None,
         control_rate_hz=60.0, episode_steps=composition.task.episode_steps,
     )  # fmt: skip
     return PolicyMetadata.model_validate(values | changes)

@@ -5,13 +5,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from episodes import run, start, to_numpy
+from episodes import CLOSE, run, start, to_numpy
 
 from conftest import ROOT
 from scaffoldlab.deployment.devices import JointState
 from scaffoldlab.deployment.loop import RobotHand
+from scaffoldlab.evaluation.rollout import zero_action
 from scaffoldlab.specs import models
 from scaffoldlab.specs.models import load_task
+from scaffoldlab.tasks.simulation import make_cfg
 
 TASK = "arm_apple"
 
@@ -46,8 +48,17 @@ def test_arm_replaces_the_six_wrist_joints_in_every_joint_row(env):
         "initial_keypoints": 6, "keypoints": 6, "wrist": 6, "future_plan": 180,
     }  # fmt: skip
     hand = env.cfg.actions.hand
-    assert (hand.position_limit, hand.gamma) == (0.1, 0.98) and np.degrees(hand.rotation_limit) == pytest.approx(20)
-    assert env.action_manager.total_action_dim == 7
+    assert (hand.position_limit, hand.gamma, hand.damping) == (0.1, 0.9, 0.1)
+    assert np.degrees(hand.rotation_limit) == pytest.approx(20) and env.action_manager.total_action_dim == 7
+
+
+def test_paper_preset_has_the_papers_damping_average_and_length(env):
+    """Appendix C: lambda 0.5, gamma 0.98, trajectories twice as long as 300 steps; residual of 0.1 m and 20 deg."""
+    cfg = make_cfg(TASK, num_envs=4, device="cpu", overrides=("presets=paper",))
+    hand = cfg.actions.hand
+    assert (hand.damping, hand.gamma, hand.position_limit) == (0.5, 0.98, 0.1)
+    assert np.degrees(hand.rotation_limit) == pytest.approx(20)
+    assert cfg.commands.plan.steps == 600 and cfg.episode_length_s == 10.0
 
 
 def test_reset_puts_the_hand_where_the_plan_starts(env):
@@ -81,3 +92,28 @@ def test_kinematics_are_those_of_the_engine(env):
     row = palm - (theirs.shape[1] != len(robot.asset.body_names))  # PhysX leaves out the fixed base
     theirs = theirs[:, row, :, robot.joints[:7]]
     np.testing.assert_allclose(to_numpy(mine), to_numpy(theirs), atol=1e-3)
+
+
+def test_zero_action_follows_the_plan_within_2_cm_of_where_it_was_a_quarter_of_a_second_ago(env):
+    """In the air, where nothing is in the way: the plan is raised by 10 cm, which takes the first second."""
+    plan, observations = start(env)
+    plan.wrist_tracks[..., 2] += 0.10
+    wrists, targets = [to_numpy(plan.robot.wrist)], [to_numpy(plan.wrist_targets)]
+
+    def note(step):
+        wrists.append(to_numpy(plan.robot.wrist))
+        targets.append(to_numpy(plan.wrist_targets))
+
+    run(env, plan, observations, zero_action, each=note)
+    behind = (np.array(wrists)[15:] - np.array(targets)[:-15])[60:]
+    distance = np.linalg.norm(behind[..., :3], axis=-1)
+    assert distance.mean() < 0.01 and np.quantile(distance, 0.95) < 0.02
+    assert np.abs(behind[..., 3:]).max() < 0.05
+    at_rest = np.linalg.norm((wrists[-1] - targets[-1])[:, :3], axis=-1)
+    assert at_rest.max() < 0.005
+
+
+def test_scripted_grasp_moves_the_apple_with_the_arm(env):
+    plan, observations = start(env)
+    run(env, plan, observations, CLOSE)
+    assert plan.succeeded.float().mean() >= 0.7

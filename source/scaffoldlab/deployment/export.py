@@ -52,6 +52,7 @@ def policy_metadata(env: "ManagerBasedRLEnv", task: str) -> PolicyMetadata:
         position_limit=action.position_limit,
         rotation_limit=action.rotation_limit,
         action_average=action.gamma,
+        arm_damping=action.damping,
         control_rate_hz=round(1 / env.step_dt, 6),
         episode_steps=cfg.commands.plan.steps,
     )

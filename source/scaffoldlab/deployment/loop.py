@@ -177,7 +177,7 @@ class Deployment:
         self.execution = PlanExecution(plan, self.hand, metadata.episode_steps)
         self.residual = ResidualAction(
             self.hand, position_limit=metadata.position_limit, rotation_limit=metadata.rotation_limit,
-            fingers=metadata.finger_actions, gamma=metadata.action_average,
+            fingers=metadata.finger_actions, gamma=metadata.action_average, damping=metadata.arm_damping,
         )  # fmt: skip
         self.report = DeploymentReport()
         self._offsets = torch.tensor(metadata.horizon_offsets)

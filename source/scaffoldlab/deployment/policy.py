@@ -39,6 +39,8 @@ class PolicyMetadata(BaseModel):
     """Wrist rotation of an action of 1 [rad]."""
     action_average: Annotated[float, Field(ge=0, lt=1)]
     """Weight of the past in the exponential average of the joint targets."""
+    arm_damping: Positive | None = None
+    """lambda of the arm's damped least squares; None for that of the robot file."""
     control_rate_hz: Positive
     episode_steps: Annotated[int, Field(ge=2)]
     """T, control steps over which a plan is spread."""

@@ -113,10 +113,22 @@ class ResidualAction:
         rotation_limit: Wrist rotation of an action of 1 [rad].
         fingers: ``all`` or ``each``.
         gamma: Weight of the past in avg = gamma avg + (1 - gamma) target.
+        damping: lambda of the arm that carries the hand, if there is one; None for that of the robot file.
     """
 
-    def __init__(self, hand: Hand, *, position_limit: float, rotation_limit: float, fingers: str, gamma: float):
+    def __init__(
+        self,
+        hand: Hand,
+        *,
+        position_limit: float,
+        rotation_limit: float,
+        fingers: str,
+        gamma: float,
+        damping: float | None = None,
+    ):
         self.hand, self.gamma = hand, gamma
+        if hand.arm and damping is not None:
+            hand.arm.damping = damping
         self.size = 6 + (1 if fingers == "all" else int(hand.finger_of_joint.max()) + 1)
         self._limits = torch.tensor([position_limit] * 3 + [rotation_limit] * 3, device=hand.device)
         finger = 0 if fingers == "all" else hand.finger_of_joint

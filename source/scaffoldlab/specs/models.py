@@ -141,9 +141,10 @@ class ArmSpec(Strict):
     yaw_deg: float = 0.0
     rest: Annotated[list[float], Field(min_length=7, max_length=7)]
     """Joint positions from which initial postures are searched [rad]."""
-    damping: Positive = 0.5
-    """lambda of eq. 5."""
-    action_average: Annotated[float, Field(ge=0, lt=1)] = 0.98
+    damping: Positive = 0.1
+    """lambda of eq. 5 (the paper: 0.5, which lags; docs/decisions/arm.md)."""
+    action_average: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Weight of the past in the joint targets (the paper: 0.98)."""
     position_limit: Positive = 0.1
     """Wrist offset of an action of 1 [m]."""
     rotation_limit_deg: Positive = 20.0

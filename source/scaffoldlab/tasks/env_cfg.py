@@ -62,10 +62,11 @@ def make_env_cfg(task: str) -> ManagerBasedRLEnvCfg:
     cfg.actions.hand.fingers = spec.grasp.actions
     arm = composition.robot.arm
     if arm:
-        # Appendix C.5: the same policy over an arm, smoother and within what the arm can do.
+        # Appendix C: the same policy over an arm, within what the arm can do.
         cfg.actions.hand.position_limit = arm.position_limit
         cfg.actions.hand.rotation_limit = math.radians(arm.rotation_limit_deg)
-        cfg.actions.hand.gamma = arm.action_average
+        cfg.actions.hand.gamma = preset(default=arm.action_average, paper=0.98)
+        cfg.actions.hand.damping = preset(default=arm.damping, paper=0.5)
     camera = composition.scene.camera
     cfg.viewer.eye, cfg.viewer.lookat = camera.eye, camera.target
     return cfg

@@ -30,7 +30,7 @@ class ResidualHandAction(ActionTerm):
         self.robot = self.plan.robot
         self.residual = ResidualAction(
             self.robot, position_limit=cfg.position_limit, rotation_limit=cfg.rotation_limit,
-            fingers=cfg.fingers, gamma=cfg.gamma,
+            fingers=cfg.fingers, gamma=cfg.gamma, damping=cfg.damping,
         )  # fmt: skip
         self._sent = False
         self._raw = torch.zeros(self.num_envs, self.action_dim, device=self.device)
@@ -77,3 +77,5 @@ class ResidualHandActionCfg(ActionTermCfg):
     """Largest wrist rotation [rad] (the paper: 1.0)."""
     gamma: float = 0.9
     """Weight of the past in the exponential average (Table 2)."""
+    damping: float | None = None
+    """lambda of an arm's damped least squares (eq. 5); None for that of the robot file."""
