@@ -177,6 +177,7 @@ def test_palm_has_the_published_mass_and_the_hand_carries_its_own_weight(stages)
     masses = {prim.GetName(): UsdPhysics.MassAPI(prim).GetMassAttr().Get() for prim in bodies}
     assert masses["palm"] == pytest.approx(0.4154) and masses["wrist_yaw"] == pytest.approx(0.02)
     assert all(prim.GetAttribute("physxRigidBody:disableGravity").Get() for prim in bodies)
+    assert all(prim.GetAttribute("mjc:gravcomp").Get() == 1 for prim in bodies)
     root = stage.GetDefaultPrim()
     assert root.GetAttribute("physxArticulation:enabledSelfCollisions").Get() is False
     iterations = [
