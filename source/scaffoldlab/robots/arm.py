@@ -78,6 +78,7 @@ class Arm:
     def _search(self, wrist: torch.Tensor, center: torch.Tensor) -> torch.Tensor:
         joints = self._rest.repeat(len(wrist), 1)
         quat = quat_from_euler_xyz(wrist[:, 3], wrist[:, 4], wrist[:, 5])
+        distance, worst = torch.zeros(len(wrist)), 0
         for _ in range(SEARCH_STEPS):
             target = self._damped_step(joints, wrist, center, SEARCH_DAMPING)
             joints = joints + (target - joints).clamp(-SEARCH_STRIDE, SEARCH_STRIDE)
