@@ -259,7 +259,12 @@ BAD_TASKS = {
         "'kitchen_countre'",
         "Did you mean 'kitchen_counter'?",
     ),
-    "unknown robot": (set_at("robot", "allegro"), "robot", "'allegro'", "Did you mean 'allegro_floating'?"),
+    "unknown robot": (
+        set_at("robot", "allegro_floatin"),
+        "robot",
+        "'allegro_floatin'",
+        "Did you mean 'allegro_floating'?",
+    ),
     "keypoint on a body that does not exist": (
         set_at("keypoints", 0, "body", "aple"),
         "keypoints.0.body",

@@ -104,6 +104,8 @@ class SceneSpec(Strict):
     camera: CameraSpec
     workspace: tuple[Vector3, Vector3]
     """Lower and upper corner of the box that plans must stay in, env frame [m]."""
+    table_height: float | None = None
+    """Height that the wrist target of an arm stays above, env frame [m] (Scaffolds, appendix C.5)."""
 
     def asset(self, name: str, where: str) -> AssetSpec:
         """The asset of that name.
@@ -125,27 +127,59 @@ class DriveSpec(Strict):
 
     stiffness: Positive
     damping: Positive
-    effort: Positive
+    effort: Positive | list[Positive]
+    """Force limit of all joints, or of each [N or N m]."""
     armature: dict[Literal["ovphysx", "newton_mjwarp", "isaacsim_physx"], Annotated[float, Field(ge=0)]]
     """Reflected inertia per engine; the engines need different values (docs/decisions)."""
 
 
+class ArmSpec(Strict):
+    """An arm that carries the hand, and how a wrist target becomes joint targets (Scaffolds, appendix C)."""
+
+    position: Vector3
+    """Where its base stands, env frame [m]."""
+    yaw_deg: float = 0.0
+    rest: Annotated[list[float], Field(min_length=7, max_length=7)]
+    """Joint positions from which initial postures are searched [rad]."""
+    damping: Positive = 0.1
+    """lambda of eq. 5 (the paper: 0.5, which lags; docs/decisions/arm.md)."""
+    action_average: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Weight of the past in the joint targets (the paper: 0.98)."""
+    position_limit: Positive = 0.1
+    """Wrist offset of an action of 1 [m]."""
+    rotation_limit_deg: Positive = 20.0
+
+
 class RobotSpec(Strict):
-    """A floating hand: wrist joints in the order x, y, z, roll, pitch, yaw, and fingers."""
+    """A hand and the joints that move its wrist: six of a floating hand, or the seven of an arm."""
 
     name: str = ""
     usd: str
     palm: str
     """Body that carries the fingers."""
     palm_rpy_deg: Vector3
-    """Orientation of the palm body when the wrist joints are zero."""
-    wrist_joints: Annotated[list[str], Field(min_length=6, max_length=6)]
+    """Orientation of the palm body when roll, pitch and yaw of the wrist are zero."""
+    wrist_joints: Annotated[list[str], Field(min_length=6, max_length=7)]
+    """x, y, z, roll, pitch, yaw of a floating hand; those of the arm from the base on."""
+    arm: ArmSpec | None = None
+    """The arm; a hand without one floats."""
     fingers: dict[str, Annotated[list[str], Field(min_length=1)]]
     """Joints of each finger from the root to the tip."""
     fingertips: dict[str, str]
     """Fingertip body of each finger."""
     wrist_drive: DriveSpec
     finger_drive: DriveSpec
+
+    @model_validator(mode="after")
+    def _counts(self) -> "RobotSpec":
+        expected = 7 if self.arm else 6
+        if len(self.wrist_joints) != expected:
+            kind = "on an arm" if self.arm else "that floats"
+            raise ValueError(f"wrist_joints of a hand {kind}: allowed: {expected}, got {len(self.wrist_joints)}")
+        for drive, joints in ((self.wrist_drive, self.wrist_joints), (self.finger_drive, self.finger_joints)):
+            if isinstance(drive.effort, list) and len(drive.effort) != len(joints):
+                raise ValueError(f"effort: one number, or one for each of {', '.join(joints)}; got {drive.effort}")
+        return self
 
     @property
     def finger_joints(self) -> list[str]:

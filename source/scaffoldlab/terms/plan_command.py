@@ -16,6 +16,7 @@ from isaaclab.utils import configclass
 from scaffoldlab.keypoints.distance import KeypointDistance
 from scaffoldlab.planners.making import scripted_library
 from scaffoldlab.plans.library import PlanBatch, PlanLibrary
+from scaffoldlab.plans.targets import PlanTargets
 from scaffoldlab.specs.bodies import body_names
 from scaffoldlab.specs.models import Composition, load_task
 from scaffoldlab.terms.robot import HandRobot
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from scaffoldlab.plans.plan import Plan
 
 
-class PlanCommand(CommandTerm):
+class PlanCommand(PlanTargets, CommandTerm):
     """Samples a plan for each env at reset and measures how well it is tracked.
 
     All positions are in the env frame [m]. ``step`` counts control steps of the episode itself rather than
@@ -91,22 +92,6 @@ class PlanCommand(CommandTerm):
         return self.distance.target
 
     @property
-    def wrist_targets(self) -> torch.Tensor:
-        """Planned hand point [m] and roll, pitch, yaw [rad] at this step, shape (num_envs, 6)."""
-        return self.wrist_tracks[self.plan_id, self.step.clamp(max=self.steps - 1)]
-
-    @property
-    def initial_keypoints(self) -> torch.Tensor:
-        """Planned keypoint positions at the start [m], shape (num_envs, K, 3)."""
-        return self.keypoint_tracks[self.plan_id, 0]
-
-    def future(self, offsets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keypoint and wrist targets at steps ahead, shapes (num_envs, H, K, 3) and (num_envs, H, 6)."""
-        at = (self.step[:, None] + offsets).clamp(max=self.steps - 1)
-        row = self.plan_id[:, None]
-        return self.keypoint_tracks[row, at], self.wrist_tracks[row, at]
-
-    @property
     def steps(self) -> int:
         """T, control steps of an episode."""
         return self.cfg.steps
@@ -121,6 +106,7 @@ class PlanCommand(CommandTerm):
         tensor = self._tensor
         self.keypoint_tracks, self.wrist_tracks = tensor(batch.keypoints_e), tensor(batch.wrist_e)
         self.initial_states = {name: tensor(a) for name, a in batch.initial_state.items()}
+        self.robot.prepare(self.initial_states["hand"])
         columns = [self._body_names.index(name) for name in batch.body_names]
         self._plan_bodies = torch.tensor(columns, device=self.device)[tensor(batch.body_index, torch.long)].int()
         self._plan_points = tensor(batch.point_b)

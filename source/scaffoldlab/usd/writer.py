@@ -79,6 +79,7 @@ class UsdWriter:
         _attribute(prim, "physxRigidBody:solverVelocityIterationCount", Sdf.ValueTypeNames.Int, VELOCITY_ITERATIONS)
         if not gravity:
             _attribute(prim, "physxRigidBody:disableGravity", Sdf.ValueTypeNames.Bool, True)
+            _attribute(prim, "mjc:gravcomp", Sdf.ValueTypeNames.Float, 1.0)  # MuJoCo-Warp does not read the other
         return path
 
     def collider(
