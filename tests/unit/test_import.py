@@ -48,7 +48,8 @@ LAYERS = (
     {"robots"},
     {"terms"},
     {"tasks"},
-    {"evaluation", "training", "deployment"},
+    {"evaluation", "training", "imitation", "deployment"},
+    {"experiments"},
     {"cli"},
 )
 """Lowest first; each may import itself and those below."""

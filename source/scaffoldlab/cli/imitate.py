@@ -43,7 +43,10 @@ def run(args: argparse.Namespace) -> None:
         with progress_bar(console) as bar:
             job = bar.add_task("training", total=args.steps)
             policy = train_diffusion(
-                demonstrations, steps=args.steps, seed=args.seed, on_step=lambda step, loss: bar.update(job, completed=step)
+                demonstrations,
+                steps=args.steps,
+                seed=args.seed,
+                on_step=lambda step, loss: bar.update(job, completed=step),
             )
         path = args.out / "policy.pt"
         policy.save(path, task=name, teacher=str(args.teacher), demonstrations=args.demonstrations, seed=args.seed)

@@ -117,7 +117,12 @@ def plan_of_work(grid: Iterable[Cell], root: Path) -> list[Artefact]:
 
 
 def run_grid(
-    grid: Iterable[Cell], root: Path, *, jobs: int = 1, run: Run | None = None, on_done: Callable[[str], None] | None = None
+    grid: Iterable[Cell],
+    root: Path,
+    *,
+    jobs: int = 1,
+    run: Run | None = None,
+    on_done: Callable[[str], None] | None = None,
 ) -> GridResult:
     """Makes what is missing, several artefacts at a time, and reads the metrics.
 

@@ -77,7 +77,9 @@ def markdown(experiment: ExperimentSpec, protocol_name: str, protocol: Protocol,
     for row in experiment.rows:
         found = [table[row.name, task] for task in experiment.tasks]
         rates = [r["success"] for r in found if not math.isnan(r["success"])]
-        mean = f"{np.mean(rates):.0f}" + ("" if len(rates) == len(found) else f" ({len(rates)} tasks)") if rates else "-"
+        mean = (
+            f"{np.mean(rates):.0f}" + ("" if len(rates) == len(found) else f" ({len(rates)} tasks)") if rates else "-"
+        )
         paper = experiment.paper.get(row.name, {}).get("mean")
         cells = [row.name, *map(_cell, found), mean, "-" if paper is None else f"{paper:g}"]
         lines.append("| " + " | ".join(cells) + " |")

@@ -142,9 +142,7 @@ def train_diffusion(
     """
     torch.manual_seed(seed)
     observations, actions = demonstrations.observations, demonstrations.actions
-    settings = DiffusionSettings(
-        observation_dim=observations.shape[-1], action_dim=actions.shape[-1], **sizes
-    )
+    settings = DiffusionSettings(observation_dim=observations.shape[-1], action_dim=actions.shape[-1], **sizes)
     policy = DiffusionPolicy(settings)
     flat = observations.flatten(0, 1)
     policy.observation_mean.copy_(flat.mean(0))
