@@ -1,4 +1,4 @@
-"""What the small network of a CPU needs of rsl_rl's PPO: a ceiling for the learning rate, the mean of clipped actions."""
+"""What the small network needs of rsl_rl's PPO: a ceiling for the learning rate, the mean of clipped actions."""
 
 import torch
 from isaaclab.utils import configclass
@@ -53,6 +53,8 @@ class ClippedGaussian(GaussianDistribution):
 
 
 class _ClippedMean(torch.nn.Module):
+    std: torch.Tensor
+
     def __init__(self, std: torch.Tensor):
         super().__init__()
         self.register_buffer("std", std.clone())
