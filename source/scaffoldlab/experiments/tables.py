@@ -66,10 +66,11 @@ def markdown(experiment: ExperimentSpec, protocol_name: str, protocol: Protocol,
     lines = [
         f"# {experiment.title}",
         "",
-        f"{experiment.source}. `scaffoldlab experiment {experiment.name} --protocol {protocol_name}`: {protocol.states} unseen "
-        f"states x {protocol.trials} trials, {len(protocol.seeds)} seed(s), at most {protocol.minutes:g} minutes of "
-        f"training, {any_metrics.get('physics', 'not run')} on {any_metrics.get('device', '-')}. Success [%] ± standard "
-        "error; in brackets the zero action and the best timed close on the same plans.",
+        f"{experiment.source}. `scaffoldlab experiment {experiment.name} --protocol {protocol_name}`: "
+        f"{protocol.states} unseen states x {protocol.trials} trials, {len(protocol.seeds)} seed(s), at most "
+        f"{protocol.minutes:g} minutes of training, {any_metrics.get('physics', 'not run')} on "
+        f"{any_metrics.get('device', '-')}. Success [%] ± standard error; in brackets the zero action and the best "
+        "timed close on the same plans.",
         "",
         "| | " + " | ".join(experiment.tasks) + " | mean | paper's mean |",
         "|---" * (len(experiment.tasks) + 3) + "|",

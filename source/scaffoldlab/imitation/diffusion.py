@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers.schedulers import DDIMScheduler
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.training_utils import EMAModel
 
 from scaffoldlab.errors import ScaffoldError
@@ -50,6 +51,11 @@ class DiffusionSettings:
 class DiffusionPolicy(torch.nn.Module):
     """The denoiser with the normalisation of its inputs and outputs."""
 
+    observation_mean: torch.Tensor
+    observation_std: torch.Tensor
+    action_low: torch.Tensor
+    action_high: torch.Tensor
+
     def __init__(self, settings: DiffusionSettings):
         super().__init__()
         self.settings = settings
@@ -62,7 +68,7 @@ class DiffusionPolicy(torch.nn.Module):
         widths = [inputs, s.hidden, s.hidden, s.hidden]
         layers = [
             layer
-            for before, after in zip(widths[:-1], widths[1:], strict=True)
+            for before, after in pairwise(widths)
             for layer in (torch.nn.Linear(before, after), torch.nn.LayerNorm(after), torch.nn.Mish())
         ]
         self.denoiser = torch.nn.Sequential(*layers, torch.nn.Linear(s.hidden, s.horizon * s.action_dim))
