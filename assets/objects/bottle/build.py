@@ -1,4 +1,4 @@
-"""A water bottle of half a litre, half full: 65 mm wide and 205 mm tall as PET bottles are, 270 g; origin in its middle."""
+"""A half-full water bottle of half a litre: 65 mm wide, 205 mm tall as PET bottles are, 270 g; origin in the middle."""
 
 from pathlib import Path
 
