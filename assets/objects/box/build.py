@@ -1,11 +1,11 @@
-"""A carton of tea bags lying on its face: 135 x 65 x 65 mm and 100 g as such cartons are; its origin is its middle."""
+"""A carton of biscuits lying on its face: 180 x 65 x 65 mm and 150 g as such cartons are; its origin is its middle."""
 
 from pathlib import Path
 
 from scaffoldlab.usd.shapes import rounded_box
 from scaffoldlab.usd.writer import UsdWriter
 
-SIZE, MASS = (0.065, 0.135, 0.065), 0.100
+SIZE, MASS = (0.065, 0.180, 0.065), 0.150
 
 
 def build(folder: Path, license: str) -> None:
