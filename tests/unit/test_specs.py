@@ -113,7 +113,7 @@ def test_postures_are_within_the_limits_of_the_joints(composition):
                 assert low - 0.01 <= angle <= high + 0.01, f"{name}: {angle:.1f} deg is outside {low:.1f}..{high:.1f}"
 
 
-def test_success_does_not_hold_at_the_start_and_holds_at_the_end_of_the_oracle(composition):
+def test_success_does_not_hold_at_the_start_and_is_reached_by_the_oracle(composition):
     """A plan has keypoints only: what reads a body or a joint is checked by how its keypoints move."""
     condition, surfaces = composition.task.success, body_surfaces(composition)
     for index in range(20):
@@ -122,7 +122,8 @@ def test_success_does_not_hold_at_the_start_and_holds_at_the_end_of_the_oracle(c
         track = [dict(zip(request.keypoint_names, row, strict=True)) for row in keypoints_e]
         poses = body_poses(composition, sample_initial_state(composition, seed=9, index=index))
         clouds = {k.body: (k.name, pose_apply(poses[k.body], surfaces[k.body])) for k in composition.task.keypoints}
-        assert not holds(condition, track[:1], clouds) and holds(condition, track, clouds)
+        assert not holds(condition, track[:1], clouds)
+        assert any(holds(condition, track[: n + 1], clouds) for n in range(1, len(track)))
 
 
 def holds(condition, track, clouds) -> bool:
