@@ -268,12 +268,69 @@ class JointBeyond(Strict):
     distance: Positive
 
 
+class JointWithin(Strict):
+    """A joint is closer to zero than a distance, whichever side [m or rad]."""
+
+    asset: str
+    joint: str
+    distance: Positive
+
+
+class Upright(Strict):
+    """An axis of a body points up, give or take an angle."""
+
+    body: str
+    """Asset, or ``asset/link`` of an articulation."""
+    axis: Literal["x", "y", "z"] = "z"
+    angle_deg: Annotated[float, Field(gt=0, le=90)] = 15.0
+
+
+class Displaced(Strict):
+    """A keypoint is further over ground from where the episode began than a distance [m]."""
+
+    keypoint: str
+    distance: Positive
+    height_tolerance: Positive | None = None
+    """It must have been this close to its first height all the time; none: it may go anywhere."""
+
+
+class Swings(Strict):
+    """A keypoint has gone up by a height and down again by as much, a number of times [m]."""
+
+    keypoint: str
+    height: Positive
+    count: Annotated[int, Field(ge=1)] = 1
+    down_to: Positive | None = None
+    """A swing counts when the keypoint is this close to its first height again, as when it strikes what it lay on."""
+
+
+class Touching(Strict):
+    """Two bodies press on each other."""
+
+    body: str
+    other: str
+    """Both: rigid asset, or ``asset/link`` of an articulation."""
+
+    @property
+    def sensor(self) -> str:
+        """Name of the contact sensor in the scene that feels it."""
+        return f"touching_{self.body}_{self.other}".replace("/", "_")
+
+
+Leaf = Near | OnTop | JointBeyond | JointWithin | Upright | Displaced | Swings | Touching
+
+
 class Condition(Strict):
     """Exactly one condition; ``all`` and ``any`` compose."""
 
     near: Near | None = None
     on_top: OnTop | None = None
     joint_beyond: JointBeyond | None = None
+    joint_within: JointWithin | None = None
+    upright: Upright | None = None
+    displaced: Displaced | None = None
+    swings: Swings | None = None
+    touching: Touching | None = None
     all: Annotated[list["Condition"], Field(min_length=1)] | None = None
     any: Annotated[list["Condition"], Field(min_length=1)] | None = None
 
@@ -285,13 +342,17 @@ class Condition(Strict):
             raise ValueError(f"give exactly one of {allowed}; got {', '.join(named) or 'none'}")
         return self
 
-    def leaves(self) -> list[Near | OnTop | JointBeyond]:
-        """The plain conditions of the tree."""
+    @property
+    def leaf(self) -> tuple[str, Leaf]:
+        """Name and record of a plain condition."""
+        return next((n, v) for n in type(self).model_fields if (v := getattr(self, n)) is not None)
+
+    def leaves(self) -> list[tuple[str, Leaf]]:
+        """Names and records of the plain conditions of the tree."""
         children = self.all or self.any
         if children is not None:
             return [leaf for child in children for leaf in child.leaves()]
-        leaf = self.near or self.on_top or self.joint_beyond
-        return [leaf] if leaf is not None else []
+        return [self.leaf]
 
 
 class HandGoal(Strict):
@@ -473,13 +534,8 @@ def _check(c: Composition) -> None:
                 raise ScaffoldError(f"{field}: {name!r} is {c.scene.asset(name, field).kind}, needs {allowed_kind}.")
     for name, joints in task.initial_state.joints.items():
         _check_joints(joints, c.scene.asset(name, where), f"{where}: initial_state.joints.{name}")
-    for leaf in task.success.leaves():
-        for name in (getattr(leaf, f, None) for f in ("keypoint", "to", "of")):
-            if name is not None and name not in names:
-                raise unknown_name("keypoint", name, names, f"{where}: success")
-        if isinstance(leaf, JointBeyond):
-            asset = c.scene.asset(leaf.asset, f"{where}: success.joint_beyond.asset")
-            _check_joints([leaf.joint], asset, f"{where}: success.joint_beyond.joint")
+    for name, leaf in task.success.leaves():
+        _check_success(c, leaf, f"{where}: success.{name}")
     for stage in task.oracle:
         goal = [stage.hand.to] if stage.hand and stage.hand.to else []
         for name in [*goal, *stage.carry]:
@@ -494,6 +550,54 @@ def _check(c: Composition) -> None:
         for finger in getattr(task.grasp, posture):
             if finger not in c.robot.fingers:
                 raise unknown_name("finger", finger, c.robot.fingers, f"{where}: grasp.{posture}")
+
+
+def _check_success(c: Composition, leaf: Leaf, where: str) -> None:
+    """What the condition names exists, and the condition can hold."""
+    points = [getattr(leaf, key) for key in ("keypoint", "to", "of") if hasattr(leaf, key)]
+    bodies = {key: getattr(leaf, key) for key in ("body", "other") if hasattr(leaf, key)}
+    for name in points:
+        if name not in c.task.keypoint_names:
+            raise unknown_name("keypoint", name, c.task.keypoint_names, where)
+    for key, body in bodies.items():
+        _check_body(c, body, f"{where}.{key}")
+    if isinstance(leaf, JointBeyond | JointWithin):
+        asset = c.scene.asset(leaf.asset, f"{where}.asset")
+        _check_joints([leaf.joint], asset, f"{where}.joint")
+        _check_travel(c, leaf, asset, f"{where}.distance")
+        return
+    at = [k.body for k in c.task.keypoints if k.name in points] or list(bodies.values())
+    fixed = [body for body in at if c.scene.asset(body.split("/")[0], where).kind == "static"]
+    if isinstance(leaf, Near | OnTop):
+        together = len(set(at)) == 1 if isinstance(leaf, Near) else len(set(points)) == 1
+        if together or len(fixed) == 2:
+            raise ScaffoldError(f"{where}: can never change: {' and '.join(map(repr, points))} keep their distance.")
+    elif fixed:
+        raise ScaffoldError(f"{where}: can never become true: {fixed[0]!r} is static; name a body that moves.")
+    if isinstance(leaf, Touching) and leaf.body == leaf.other:
+        raise ScaffoldError(f"{where}: needs two bodies; got {leaf.body!r} twice.")
+    if isinstance(leaf, Displaced):
+        diagonal = math.dist(*(corner[:2] for corner in c.scene.workspace))
+        if leaf.distance >= diagonal:
+            raise ScaffoldError(
+                f"{where}.distance: can never become true: got {leaf.distance:g} m; allowed: less than the diagonal "
+                f"of the scene's workspace over ground, {diagonal:.2f} m."
+            )
+
+
+def _check_travel(c: Composition, leaf: JointBeyond | JointWithin, asset: AssetSpec, where: str) -> None:
+    """The joint can get there."""
+    from scaffoldlab.usd.reader import joint_limits
+
+    low, high = joint_limits(c.usd(asset.usd))[leaf.joint]
+    nearest, furthest = max(low, -high, 0.0), max(-low, high)
+    possible = leaf.distance < furthest if isinstance(leaf, JointBeyond) else leaf.distance > nearest
+    if not possible:
+        allowed = f"less than {furthest:.4g}" if isinstance(leaf, JointBeyond) else f"more than {nearest:.4g}"
+        raise ScaffoldError(
+            f"{where}: can never become true: {leaf.joint!r} moves from {low:.4g} to {high:.4g}; "
+            f"got {leaf.distance:g}; allowed: {allowed}."
+        )
 
 
 def _check_asset(c: Composition, asset: AssetSpec) -> None:

@@ -28,7 +28,7 @@ from isaaclab.utils.noise import GaussianNoiseCfg
 from isaaclab_tasks.utils import preset
 
 from scaffoldlab.geometry import quat_xyzw_from_rpy
-from scaffoldlab.specs.models import AssetSpec, Composition, DriveSpec, load_task
+from scaffoldlab.specs.models import AssetSpec, Composition, DriveSpec, Touching, load_task
 from scaffoldlab.tasks.physics import DECIMATION, PHYSICS_DT, PhysicsPresets
 from scaffoldlab.terms import actions, curricula, events, observations, plan_command, rewards, terminations
 
@@ -83,6 +83,12 @@ def make_scene_cfg(composition: Composition) -> InteractiveSceneCfg:
         prim_path=f"{{ENV_REGEX_NS}}/{composition.task.contact}",
         filter_prim_paths_expr=[f"{{ENV_REGEX_NS}}/robot/{tip}" for tip in tips],
     )
+    for _, leaf in composition.task.success.leaves():
+        if isinstance(leaf, Touching):
+            sensor = ContactSensorCfg(
+                prim_path=f"{{ENV_REGEX_NS}}/{leaf.body}", filter_prim_paths_expr=[f"{{ENV_REGEX_NS}}/{leaf.other}"]
+            )
+            setattr(scene, leaf.sensor, sensor)
     scene.light = AssetBaseCfg(
         prim_path="/World/light", spawn=sim_utils.DomeLightCfg(intensity=2000.0, color=(0.9, 0.9, 0.9))
     )

@@ -189,7 +189,7 @@ class PlanCommand(PlanTargets, CommandTerm):
         """Buffers that belong to the running episodes."""
         own = {"step": self.step, "plan_id": self.plan_id, "succeeded": self.succeeded, "robot": self.robot.target}
         names = ("body_index", "point_b", "target", "position", "error", "reward", "exceeded")
-        return own | {name: getattr(self.distance, name) for name in names} | self.metrics
+        return own | {name: getattr(self.distance, name) for name in names} | self.metrics | self.success.running()
 
     # --- the measurement ----------------------------------------------------------------------------------------
 
@@ -199,6 +199,7 @@ class PlanCommand(PlanTargets, CommandTerm):
             self._measured_at = self._env.common_step_counter
             self.step += 1
             self._refresh()
+            self.success.update()
             self.succeeded |= self.success()
         return self.distance
 

@@ -65,6 +65,23 @@ def joint_names(path: Path) -> list[str]:
 
 
 @cache
+def joint_limits(path: Path) -> dict[str, tuple[float, float]]:
+    """Lower and upper limit of each joint that can move [m or rad]; infinite where the asset sets none."""
+    stage = Usd.Stage.Open(str(path))
+    limits = {}
+    for prim in Usd.PrimRange(stage.GetDefaultPrim()):
+        if prim.IsA(UsdPhysics.PrismaticJoint):
+            joint, unit = UsdPhysics.PrismaticJoint(prim), 1.0
+        elif prim.IsA(UsdPhysics.RevoluteJoint):
+            joint, unit = UsdPhysics.RevoluteJoint(prim), np.pi / 180
+        else:
+            continue
+        low, high = joint.GetLowerLimitAttr().Get(), joint.GetUpperLimitAttr().Get()
+        limits[prim.GetName()] = (float(low * unit), float(high * unit))
+    return limits
+
+
+@cache
 def surface_points(path: Path, link: str = "", *, count: int = 10_000) -> np.ndarray:
     """Points spread evenly over the visible surface of a body, in its frame [m], shape (count, 3).
 
