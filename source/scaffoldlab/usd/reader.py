@@ -42,6 +42,14 @@ def joint_limits(path: Path) -> dict[str, tuple[float, float]]:
 
 
 @cache
+def is_fixed(path: Path) -> bool:
+    """Whether a joint ties the asset to the world."""
+    stage = Usd.Stage.Open(str(path))
+    joints = (UsdPhysics.Joint(p) for p in Usd.PrimRange(stage.GetDefaultPrim()) if p.IsA(UsdPhysics.Joint))
+    return any(not joint.GetBody0Rel().GetTargets() for joint in joints)
+
+
+@cache
 def surface_points(path: Path, link: str = "", *, count: int = 10_000) -> np.ndarray:
     """Points spread evenly over the visible surface of a body, in its frame [m], shape (count, 3).
 
@@ -72,13 +80,15 @@ def link_poses(path: Path, joint_positions: dict[str, float]) -> dict[str, np.nd
     """Poses of the bodies of an articulation in the asset frame, xyz [m] + quat_xyzw, shape (7,) each.
 
     Args:
-        path: The asset; its joint tree starts with a fixed joint to the world.
+        path: The asset; its joint tree starts with a fixed joint to the world, or at a free body, whose frame is then
+            the asset's.
         joint_positions: Joint positions [m or rad]; joints not named are at zero.
     """
     stage = Usd.Stage.Open(str(path))
     root = stage.GetDefaultPrim()
     joints = [UsdPhysics.Joint(p) for p in Usd.PrimRange(root) if p.IsA(UsdPhysics.Joint)]
-    matrices: dict[str, np.ndarray] = {}
+    children = {_target(joint.GetBody1Rel()) for joint in joints}
+    matrices = {name: np.eye(4) for name in body_names(path) if name not in children}
     while len(joints) > 0:
         ready = [j for j in joints if not j.GetBody0Rel().GetTargets() or _target(j.GetBody0Rel()) in matrices]
         for joint in ready:
