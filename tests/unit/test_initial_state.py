@@ -52,7 +52,7 @@ def test_states_fill_their_ranges_and_stay_in_them(task):
     for name, pose in spec.objects.items():
         poses = np.array([state[name] for state in states])
         columns += [(poses[:, 0], pose.x), (poses[:, 1], pose.y), (poses[:, 2], pose.z)]
-        np.testing.assert_allclose(np.linalg.norm(poses[:, 3:], axis=1), 1, atol=1e-12)
+        np.testing.assert_allclose(np.linalg.norm(poses[:, 3:7], axis=1), 1, atol=1e-12)
         # Upright things turn round z: z w of the quaternion are sine and cosine of half the yaw.
         columns += [(np.degrees(2 * np.arctan2(poses[:, 5], poses[:, 6])), pose.yaw_deg)]
     for values, (low, high) in columns:
