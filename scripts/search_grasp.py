@@ -3,8 +3,9 @@
     scripts/run python scripts/search_grasp.py --task move_apple --generations 25
 
 Every candidate follows the oracle's plan with random wrist offsets and closes its fingers at the grasp stage; its
-score is the share of trials that succeed, plus a little for how well the keypoints follow their plan. The fingers bend
-alike unless ``--each``; the open hand stays as it is, the thumb's root aside, unless ``--open``.
+score is the share of trials that succeed, plus a little for how well the keypoints follow their plan, less what the open
+hand has moved them by then. The fingers bend alike unless ``--each``; the open hand stays as it is, the thumb's root
+aside, unless ``--open``.
 """
 
 import argparse
@@ -94,6 +95,8 @@ def _evaluate(env, composition, candidates, trials, noise, generation):
         env.step(action)
         plan.distance.delta.fill_(10.0)
         score += torch.exp(-20 * plan.distance.error) / plan.steps
+        if step == close_at:
+            score -= 20 * plan.distance.error
     success = plan.succeeded.float()
     both = torch.stack([score + success, success]).view(2, -1, trials).mean(-1).numpy()
     return both[0], both[1]

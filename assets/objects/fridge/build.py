@@ -1,7 +1,7 @@
 """A tall fridge, 0.60 m wide, 0.60 m deep and 1.45 m high, whose door opens by up to 110 deg about its left edge.
 
 These are the outer sizes that fitted kitchens leave for a free-standing larder fridge. The door weighs 12 kg with what
-stands in it. A vertical bar of 0.40 m, 18 mm thick, stands 6 cm off the door: room for a finger of 24 mm. The magnetic
+stands in it. A vertical bar of 0.40 m, 18 mm thick, stands 6.5 cm off the door: room for a finger of 24 mm. The magnetic
 seal is left out; its 10 to 30 N at the handle are gone after the first millimetres.
 """
 
@@ -15,7 +15,7 @@ from scaffoldlab.usd.writer import UsdWriter
 WIDTH, DEPTH, HEIGHT, WALL, FOOT = 0.60, 0.60, 1.45, 0.04, 0.06
 DOOR, GAP = 0.05, 0.006
 OPEN = np.radians(110)
-BAR_LENGTH, BAR_RADIUS, BAR_REACH, BAR_Y, BAR_Z = 0.40, 0.009, 0.06, -0.235, 0.95
+BAR_LENGTH, BAR_RADIUS, BAR_REACH, BAR_Y, BAR_Z = 0.40, 0.009, 0.065, -0.235, 0.95
 ALONG_X = (0, 0.70710678, 0, 0.70710678)
 
 
