@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--generations", type=int, default=25)
     parser.add_argument("--candidates", type=int, default=64)
     parser.add_argument("--trials", type=int, default=4)
-    parser.add_argument("--noise", type=float, default=0.5, help="standard deviation of the wrist action")
+    parser.add_argument("--noise", type=float, default=0.5, help="largest standard deviation of the wrist action")
     parser.add_argument("--pitch", type=float, default=None, help="first guess of the hand pitch [deg]")
     parser.add_argument("--roll", action="store_true", help="search the hand roll as well")
     parser.add_argument("--each", action="store_true", help="bend each finger by itself")
@@ -89,8 +89,10 @@ def _evaluate(env, composition, candidates, trials, noise, generation):
     close_at = _close_step(composition, plan.steps)
     score = torch.zeros(count)
     action = torch.zeros(count, env.action_manager.total_action_dim)
+    # One trial goes without noise: what noise shakes loose may jam without it.
+    sigma = torch.linspace(0, noise, trials).repeat(len(candidates))[:, None]
     for step in range(plan.steps - 1):
-        action[:, :6] = noise * torch.randn(count, 6)
+        action[:, :6] = sigma * torch.randn(count, 6)
         action[:, 6:] = float(step >= close_at)
         env.step(action)
         plan.distance.delta.fill_(10.0)
