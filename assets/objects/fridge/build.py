@@ -24,7 +24,7 @@ def build(folder: Path, license: str) -> None:
     usd.articulation()
     enamel = usd.friction("enamel", static=1.0, dynamic=1.0, combine="average")
     white = usd.surface("white", color=(0.72, 0.74, 0.75), roughness=0.5)
-    blue = usd.surface("blue", color=(0.28, 0.45, 0.52), roughness=0.4)
+    cream = usd.surface("cream", color=(0.88, 0.84, 0.74), roughness=0.4)
     seal = usd.surface("seal", color=(0.10, 0.11, 0.12), roughness=0.8)
     glass = usd.surface("glass", color=(0.55, 0.70, 0.72), roughness=0.2)
     steel = usd.surface("steel", color=(0.06, 0.06, 0.07), roughness=0.3, metallic=1.0)
@@ -34,10 +34,10 @@ def build(folder: Path, license: str) -> None:
     usd.joint("world_body", "fixed", None, "body")
     middle, tall = FOOT + (HEIGHT - FOOT) / 2, HEIGHT - FOOT
     panels = {
-        "left": ((DEPTH, WALL, tall), (DEPTH / 2, WIDTH / 2 - WALL / 2, middle), blue),
-        "right": ((DEPTH, WALL, tall), (DEPTH / 2, -WIDTH / 2 + WALL / 2, middle), blue),
-        "top": ((DEPTH, WIDTH, WALL), (DEPTH / 2, 0, HEIGHT - WALL / 2), blue),
-        "bottom": ((DEPTH, WIDTH, WALL), (DEPTH / 2, 0, FOOT + WALL / 2), blue),
+        "left": ((DEPTH, WALL, tall), (DEPTH / 2, WIDTH / 2 - WALL / 2, middle), cream),
+        "right": ((DEPTH, WALL, tall), (DEPTH / 2, -WIDTH / 2 + WALL / 2, middle), cream),
+        "top": ((DEPTH, WIDTH, WALL), (DEPTH / 2, 0, HEIGHT - WALL / 2), cream),
+        "bottom": ((DEPTH, WIDTH, WALL), (DEPTH / 2, 0, FOOT + WALL / 2), cream),
         "back": ((WALL, WIDTH - 2 * WALL, tall - 2 * WALL), (DEPTH - WALL / 2, 0, middle), white),
         "foot": ((DEPTH - 0.06, WIDTH - 0.04, FOOT), (DEPTH / 2 + 0.03, 0, FOOT / 2), seal),
     }
@@ -55,7 +55,7 @@ def build(folder: Path, license: str) -> None:
     slab = dict(position=(-GAP - DOOR / 2, -WIDTH / 2, middle))
     size = (DOOR, WIDTH, tall - 0.01)
     usd.collider("door/slab_collider", "box", size=size, friction=enamel, **slab)
-    usd.visual("door/slab", rounded_box(size, 0.012), surface=blue, **slab)
+    usd.visual("door/slab", rounded_box(size, 0.012), surface=cream, **slab)
     usd.visual(
         "door/gasket", rounded_box((GAP, WIDTH - 0.03, tall - 0.05), 0.0025, subdivisions=1), surface=seal,
         position=(-GAP / 2, -WIDTH / 2, middle),
