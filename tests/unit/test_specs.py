@@ -1,6 +1,7 @@
 """Task, scene and robot files: what holds for every registered task, and what a wrong file is told."""
 
 import json
+from functools import partial
 
 import jsonschema
 import numpy as np
@@ -20,6 +21,7 @@ from scaffoldlab.specs.bodies import body_names, body_surfaces
 from scaffoldlab.specs.initial_state import body_poses, sample_initial_state
 from scaffoldlab.specs.models import RobotSpec, SceneSpec, TaskSpec, load_task
 from scaffoldlab.specs.paths import list_named
+from scaffoldlab.usd.reader import joint_limits
 
 TASKS = sorted(path.parent.name for path in (ROOT / "tasks").glob("*/task.yaml"))
 FILES = [
@@ -120,19 +122,46 @@ def test_success_does_not_hold_at_the_start_and_is_reached_by_the_oracle(composi
         request = make_request(composition, seed=9, index=index)
         keypoints_e, _ = oracle_waypoints(composition.task.oracle, request)
         track = [dict(zip(request.keypoint_names, row, strict=True)) for row in keypoints_e]
-        poses = body_poses(composition, sample_initial_state(composition, seed=9, index=index))
+        state = sample_initial_state(composition, seed=9, index=index)
+        poses = body_poses(composition, state)
         clouds = {k.body: (k.name, pose_apply(poses[k.body], surfaces[k.body])) for k in composition.task.keypoints}
-        assert not holds(condition, track[:1], clouds)
-        assert any(holds(condition, track[: n + 1], clouds) for n in range(1, len(track)))
+        joint = partial(joint_position, composition, state)
+        assert not holds(condition, track[:1], clouds, joint)
+        assert any(holds(condition, track[: n + 1], clouds, joint) for n in range(1, len(track)))
 
 
-def holds(condition, track, clouds) -> bool:
+def joint_position(composition, state, leaf, now) -> float:
+    """Where a joint must be for the keypoints to be where they are now; it has to be possible within 6 mm.
+
+    Of an asset that nothing holds, only the distances between its keypoints tell.
+    """
+    asset = composition.scene.asset(leaf.asset, "")
+    keypoints = [k for k in composition.task.keypoints if k.body.startswith(f"{asset.name}/")]
+    free, column = composition.is_free(asset), list(asset.joints).index(leaf.joint)
+
+    def error(position: float) -> float:
+        moved = state[asset.name].copy()
+        moved[(7 if free else 0) + column] = position
+        poses = body_poses(composition, state | {asset.name: moved})
+        there = np.array([pose_apply(poses[k.body], np.array(k.point)) for k in keypoints])
+        wanted = np.array([now[k.name] for k in keypoints])
+        if free:
+            there, wanted = (np.linalg.norm(points[0] - points[1:], axis=-1) for points in (there, wanted))
+        return float(np.abs(there - wanted).max())
+
+    candidates = np.linspace(*joint_limits(composition.usd(asset.usd))[leaf.joint], 60)
+    errors = [error(position) for position in candidates]
+    assert min(errors) < 0.006
+    return float(candidates[np.argmin(errors)])
+
+
+def holds(condition, track, clouds, joint) -> bool:
     """The documented meaning of the conditions, on keypoint positions by name, from the start to now."""
     start, now = track[0], track[-1]
     if condition.all:
-        return all(holds(c, track, clouds) for c in condition.all)
+        return all(holds(c, track, clouds, joint) for c in condition.all)
     if condition.any:
-        return any(holds(c, track, clouds) for c in condition.any)
+        return any(holds(c, track, clouds, joint) for c in condition.any)
     name, leaf = condition.leaf
     if name == "near":
         return bool(np.linalg.norm((now[leaf.keypoint] - now[leaf.to])[: len(leaf.axes)]) < leaf.distance)
@@ -156,8 +185,8 @@ def holds(condition, track, clouds) -> bool:
             for keypoint, points in (clouds[leaf.body], clouds[leaf.other])
         ]
         return bool(np.linalg.norm(shifted[0][:, None] - shifted[1], axis=-1).min() < 0.01)
-    distance = leaf.distance if name == "joint_beyond" else 0.01
-    return any(np.linalg.norm(now[name] - start[name]) > distance for name in now)
+    position = abs(joint(leaf, now))
+    return position > leaf.distance if name == "joint_beyond" else position < leaf.distance
 
 
 def test_every_movable_thing_has_an_initial_state(composition):
@@ -397,6 +426,22 @@ BAD_TASKS = {
         "initial_state.objects.counter",
         "static, needs rigid",
     ),
+    "goal of no kind": (set_at("oracle", 0, "hand", {"offset": [0, 0, 1]}), "oracle.0.hand", "or 'arc: {center:"),
+    "gathered keypoint that does not exist": (
+        set_at("oracle", 2, "gather", {"keypoints": ["apple", "aple"], "distance": 0.1}),
+        "oracle.grasp",
+        "Did you mean 'apple'?",
+    ),
+    "one gathered keypoint": (
+        set_at("oracle", 2, "gather", {"keypoints": ["apple"], "distance": 0.1}),
+        "oracle.2.gather.keypoints",
+        "at least 2",
+    ),
+    "goal in the middle of keypoints that do not exist": (
+        set_at("oracle", 0, "hand", {"to": ["apple", "bord"]}),
+        "oracle.approach",
+        "unknown keypoint 'bord'",
+    ),
 }
 
 
@@ -458,6 +503,17 @@ BAD_DRAWERS = {
         "unknown joint 'drawer_topp_joint'",
         "Did you mean 'drawer_top_joint'?",
     ),
+    "initial position beyond the joint's limits": (
+        set_at("initial_state", "joints", "cabinet", {"drawer_top_joint": [-0.1, 0.2]}),
+        "initial_state.joints.cabinet.drawer_top_joint",
+        "got -0.1 to 0.2",
+        "allowed: within the limits of the joint, -0.4 to 0",
+    ),
+    "root of a thing that is fixed to the world": (
+        set_at("initial_state", "objects", {"cabinet": {"x": 0, "y": 0, "z": 0}}),
+        "initial_state.objects.cabinet",
+        "an articulation that is fixed to the world, needs rigid or an articulation that is not fixed",
+    ),
 }
 
 
@@ -465,6 +521,44 @@ BAD_DRAWERS = {
 def test_wrong_task_over_an_articulation_is_told_the_links_and_joints(write_task, case):
     change, field, *words = BAD_DRAWERS[case]
     path = write_task("broken", change, base="open_drawer")
+    message = load_error("broken")
+    assert message.startswith(f"{path}: {field}"), message
+    for word in words:
+        assert word in message
+
+
+BAD_PLIERS = {
+    "joint that does not exist": (
+        set_at("initial_state", "joints", "pliers", {"hing": 0.5}),
+        "initial_state.joints.pliers",
+        "unknown joint 'hing'",
+        "Did you mean 'hinge'?",
+    ),
+    "joint beyond its limits": (
+        set_at("initial_state", "joints", "pliers", "hinge", [0.5, 1.5]),
+        "initial_state.joints.pliers.hinge",
+        "got 0.5 to 1.5",
+        "0 to 0.8727",  # 50 deg
+    ),
+    "half that does not exist": (
+        set_at("keypoints", 0, "body", "pliers/lef"),
+        "keypoints.0.body",
+        "Did you mean 'pliers/left'?",
+        "pliers/right",
+    ),
+    "no half": (set_at("contact", "pliers"), "contact", "Allowed: pliers/left, pliers/right"),
+    "joint of success that does not exist": (
+        set_at("success", "joint_within", "joint", "pivot"),
+        "success.joint_within.joint",
+        "Allowed: hinge",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PLIERS)
+def test_wrong_task_over_a_free_articulation_is_told_the_halves_and_joints(write_task, case):
+    change, field, *words = BAD_PLIERS[case]
+    path = write_task("broken", change, base="close_pliers")
     message = load_error("broken")
     assert message.startswith(f"{path}: {field}"), message
     for word in words:

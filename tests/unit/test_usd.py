@@ -13,8 +13,9 @@ from pxr import Usd, UsdGeom, UsdPhysics, UsdShade
 
 from allegro import FINGERS, LIMITS, THUMB_LIMITS, hand_kinematics, matrix_of
 from conftest import ROOT
+from scaffoldlab.geometry import pose_apply
 from scaffoldlab.specs.models import load_task
-from scaffoldlab.usd.reader import body_names, joint_names, link_poses, surface_points
+from scaffoldlab.usd.reader import body_names, is_fixed, joint_limits, joint_names, link_poses, surface_points
 
 ASSETS = sorted(ROOT.glob("assets/*/*/*.usda"))
 HAND = ROOT / "assets/robots/allegro_floating/allegro_floating.usda"
@@ -148,6 +149,42 @@ def test_drawers_slide_out_by_40_cm_and_not_in(stages):
         assert limits == pytest.approx((-0.40, 0.0)) and joint.GetAxisAttr().Get() == "X"
     assert body_names(CABINET) == ["frame", "drawer_bottom", "drawer_middle", "drawer_top"]
     assert joint_names(CABINET) == ["drawer_bottom_joint", "drawer_middle_joint", "drawer_top_joint"]
+
+
+@pytest.mark.parametrize(("name", "root", "other"), [("pliers", "left", "right"), ("scissors", "first", "second")])
+def test_tools_are_two_halves_that_nothing_holds(name, root, other, stages):
+    """Without a named root PhysX would choose one of the two by itself."""
+    path = ROOT / f"assets/objects/{name}/{name}.usda"
+    assert not is_fixed(path) and body_names(path) == [root, other] and joint_names(path) == ["hinge"]
+    roots = [p.GetName() for p in stages[path].Traverse() if p.HasAPI(UsdPhysics.ArticulationRootAPI)]
+    assert roots == [root]
+    joint = UsdPhysics.RevoluteJoint(stages[path].GetPrimAtPath(f"/{name}/joints/hinge"))
+    assert [p.name for p in joint.GetBody0Rel().GetTargets()] == [root] and joint.GetAxisAttr().Get() == "Z"
+    low, high = joint_limits(path)["hinge"]
+    assert low == 0 and high > np.radians(40)  # closed is 0, and the tasks start at up to 40 deg
+    np.testing.assert_allclose(link_poses(path, {"hinge": 0.3})[root], [0, 0, 0, 0, 0, 0, 1])
+
+
+@pytest.mark.parametrize(("task", "asset"), [("close_pliers", "pliers"), ("close_scissors", "scissors")])
+def test_tools_lie_on_the_counter_where_the_task_says(task, asset, stages):
+    """The lowest point of every half is on the stone, 0.9 m up, and the hinge's axis is upright."""
+    height = load_task(task).task.initial_state.objects[asset].z
+    stage = stages[ROOT / f"assets/objects/{asset}/{asset}.usda"]
+    boxes = UsdGeom.BBoxCache(Usd.TimeCode.Default(), [UsdGeom.Tokens.guide])
+    for half in body_names(ROOT / f"assets/objects/{asset}/{asset}.usda"):
+        low = boxes.ComputeWorldBound(stage.GetPrimAtPath(f"/{asset}/{half}")).ComputeAlignedRange().GetMin()[2]
+        assert low == pytest.approx(0.90 - height[0], abs=1e-4) and height[0] == height[1]
+
+
+def test_fridge_door_hangs_on_its_left_edge_and_opens_towards_the_room(stages):
+    path = ROOT / "assets/objects/fridge/fridge.usda"
+    assert is_fixed(path) and body_names(path) == ["body", "door"]
+    assert joint_limits(path)["door_joint"] == pytest.approx((-np.radians(110), 0))
+    closed, opened = (link_poses(path, {"door_joint": angle})["door"] for angle in (0, -np.pi / 2))
+    # Half a metre along the door from the hinge, to the right: at 90 deg it points into the room, along -x.
+    along = np.array([0, -0.5, 0])
+    np.testing.assert_allclose(pose_apply(closed, along), [0, -0.2, 0], atol=1e-6)
+    np.testing.assert_allclose(pose_apply(opened, along), [-0.5, 0.3, 0], atol=1e-6)
 
 
 # --- the hand -------------------------------------------------------------------------------------------------------

@@ -24,7 +24,8 @@ class Plan:
         keypoints_e: Keypoint waypoints, shape (n, K, 3), n >= 2.
         wrist_e: Wrist waypoints, shape (n, 6): hand point [m], then roll, pitch, yaw [rad] without jumps of 2 pi.
         initial_state: What the reset must restore: ``"hand"`` the wrist, shape (6,), and per movable asset
-            its root pose xyz + quat_xyzw, shape (7,), or the joint positions of an articulation, shape (J,).
+            its root pose xyz + quat_xyzw, shape (7,), the joint positions of an articulation, shape (J,), or both of
+            an articulation that nothing holds, shape (7 + J,).
         provenance: Planner, seed, index, noise, model, ... (JSON values).
 
     Raises:

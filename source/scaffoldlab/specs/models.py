@@ -217,6 +217,7 @@ class InitialStateSpec(Strict):
     hand: PoseRange
     """Hand point and orientation relative to palm down, fingers forward."""
     objects: dict[str, PoseRange] = {}
+    """Root poses of rigid assets and of articulations that nothing holds; others stay where the scene puts them."""
     joints: dict[str, dict[str, Range]] = {}
     """Joint positions of articulated assets [m or rad]; joints not named start at zero."""
 
@@ -355,18 +356,45 @@ class Condition(Strict):
         return [self.leaf]
 
 
-class HandGoal(Strict):
-    """Where the hand point goes: to a keypoint plus an offset, or by a displacement [m]."""
+class Arc(Strict):
+    """A turn about a vertical axis, as of a door about its hinge."""
 
-    to: str | None = None
+    center: tuple[float, float]
+    """x and y of the axis in the env frame [m]."""
+    angle_deg: float
+    """Counterclockwise seen from above."""
+
+
+class HandGoal(Strict):
+    """Where the hand point goes: to keypoints plus an offset, by a displacement, or on an arc [m]."""
+
+    to: str | Annotated[list[str], Field(min_length=1)] | None = None
+    """A keypoint, or several: the middle of them."""
     offset: Vector3 = (0.0, 0.0, 0.0)
     by: Vector3 | None = None
+    arc: Arc | None = None
+
+    @property
+    def keypoints(self) -> list[str]:
+        """The keypoints of ``to``."""
+        return [self.to] if isinstance(self.to, str) else self.to or []
 
     @model_validator(mode="after")
     def _one(self) -> "HandGoal":
-        if (self.to is None) == (self.by is None):
-            raise ValueError("give either 'to: <keypoint>' (with 'offset') or 'by: [dx, dy, dz]'")
+        if sum(goal is not None for goal in (self.to, self.by, self.arc)) != 1:
+            raise ValueError(
+                "give either 'to: <keypoint>' or 'to: [<keypoint>, ...]' (with 'offset'), 'by: [dx, dy, dz]', "
+                "or 'arc: {center: [x, y], angle_deg: ...}'"
+            )
         return self
+
+
+class Gather(Strict):
+    """Two keypoints approach each other on the line between them, whatever the hand does."""
+
+    keypoints: Annotated[list[str], Field(min_length=2, max_length=2)]
+    distance: Annotated[float, Field(ge=0)]
+    """How far they are apart at the end [m]."""
 
 
 class OracleStage(Strict):
@@ -377,6 +405,8 @@ class OracleStage(Strict):
     hand: HandGoal | None = None
     carry: list[str] = []
     """Keypoints that move with the hand."""
+    gather: Gather | None = None
+    """Keypoints that move towards each other."""
 
 
 class TerminationSpec(Strict):
@@ -433,6 +463,12 @@ class Composition(Strict):
     def usd(self, relative: str) -> Path:
         """Absolute path of an asset file."""
         return find_asset(relative, str(self.source))
+
+    def is_free(self, asset: AssetSpec) -> bool:
+        """Whether the root of an asset can move: a rigid body, or an articulation that no joint ties to the world."""
+        from scaffoldlab.usd.reader import is_fixed
+
+        return asset.kind == "rigid" or (asset.kind == "articulation" and not is_fixed(self.usd(asset.usd)))
 
 
 # --- loading --------------------------------------------------------------------------------------------------------
@@ -524,21 +560,24 @@ def _check(c: Composition) -> None:
     for i, keypoint in enumerate(task.keypoints):
         _check_body(c, keypoint.body, f"{where}: keypoints.{i}.body")
     _check_body(c, task.contact, f"{where}: contact")
-    for kind, allowed_kind, entries in (
-        ("objects", "rigid", task.initial_state.objects),
-        ("joints", "articulation", task.initial_state.joints),
-    ):
-        for name in entries:
-            field = f"{where}: initial_state.{kind}.{name}"
-            if c.scene.asset(name, field).kind != allowed_kind:
-                raise ScaffoldError(f"{field}: {name!r} is {c.scene.asset(name, field).kind}, needs {allowed_kind}.")
+    for name in task.initial_state.objects:
+        field = f"{where}: initial_state.objects.{name}"
+        asset = c.scene.asset(name, field)
+        if not c.is_free(asset):
+            kind = "an articulation that is fixed to the world" if asset.kind == "articulation" else asset.kind
+            raise ScaffoldError(f"{field}: {name!r} is {kind}, needs rigid or an articulation that is not fixed.")
     for name, joints in task.initial_state.joints.items():
-        _check_joints(joints, c.scene.asset(name, where), f"{where}: initial_state.joints.{name}")
+        field = f"{where}: initial_state.joints.{name}"
+        asset = c.scene.asset(name, field)
+        if asset.kind != "articulation":
+            raise ScaffoldError(f"{field}: {name!r} is {asset.kind}, needs articulation.")
+        _check_joints(joints, asset, field)
+        _check_positions(c, joints, asset, field)
     for name, leaf in task.success.leaves():
         _check_success(c, leaf, f"{where}: success.{name}")
     for stage in task.oracle:
-        goal = [stage.hand.to] if stage.hand and stage.hand.to else []
-        for name in [*goal, *stage.carry]:
+        goal = stage.hand.keypoints if stage.hand else []
+        for name in [*goal, *stage.carry, *(stage.gather.keypoints if stage.gather else [])]:
             if name not in names:
                 raise unknown_name("keypoint", name, names, f"{where}: oracle.{stage.name}")
     for posture in ("open", "close"):
@@ -618,6 +657,20 @@ def _check_joints(names: Iterable[str], asset: AssetSpec, where: str) -> None:
     for name in names:
         if name not in asset.joints:
             raise unknown_name("joint", name, asset.joints, where)
+
+
+def _check_positions(c: Composition, joints: dict[str, Range], asset: AssetSpec, where: str) -> None:
+    """The joints can be where they are to start."""
+    from scaffoldlab.usd.reader import joint_limits
+
+    limits = joint_limits(c.usd(asset.usd))
+    for joint, (low, high) in joints.items():
+        lower, upper = limits[joint]
+        if low < lower - 1e-6 or high > upper + 1e-6:
+            raise ScaffoldError(
+                f"{where}.{joint}: got {low:g} to {high:g}; allowed: within the limits of the joint, "
+                f"{lower:.4g} to {upper:.4g}."
+            )
 
 
 def _check_body(c: Composition, body: str, where: str) -> None:

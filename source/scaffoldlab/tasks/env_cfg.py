@@ -109,7 +109,13 @@ def _asset_cfg(composition: Composition, asset: AssetSpec) -> Any:
         state = RigidObjectCfg.InitialStateCfg(pos=tuple(pose[:3]), rot=tuple(pose[3:]))
         return RigidObjectCfg(prim_path=path, spawn=spawn, init_state=state)
     actuators = {
-        name: ImplicitActuatorCfg(joint_names_expr=[name], stiffness=0.0, damping=j.damping, friction=j.friction)
+        name: ImplicitActuatorCfg(
+            joint_names_expr=[name],
+            stiffness=0.0,
+            damping=j.damping,
+            friction=j.friction,
+            dynamic_friction=j.friction,  # PhysX forgets a static friction as soon as the joint moves
+        )
         for name, j in asset.joints.items()
     }
     state = ArticulationCfg.InitialStateCfg(pos=tuple(pose[:3]), rot=tuple(pose[3:]))

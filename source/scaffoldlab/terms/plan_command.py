@@ -163,9 +163,10 @@ class PlanCommand(PlanTargets, CommandTerm):
             name: (asset.data.joint_pos.torch.clone(), asset.data.joint_vel.torch.clone())
             for name, asset in self.scene.articulations.items()
         }
+        free = {name: asset for name, asset in self.scene.articulations.items() if not asset.is_fixed_base}
         roots = {
             name: (asset.data.root_link_pose_w.torch.clone(), asset.data.root_com_vel_w.torch.clone())
-            for name, asset in self.scene.rigid_objects.items()
+            for name, asset in {**self.scene.rigid_objects, **free}.items()
         }
         return {
             "library": self.library, "assigned": self.assigned, "lenient": self.lenient,
@@ -174,11 +175,11 @@ class PlanCommand(PlanTargets, CommandTerm):
 
     def resume(self, snapshot: dict[str, Any]) -> None:
         """Takes up the episodes of a snapshot, the state of the scene included."""
+        for name, (pose, velocity) in snapshot["roots"].items():
+            self.scene[name].write_root_pose_to_sim_index(root_pose=pose)
+            self.scene[name].write_root_velocity_to_sim_index(root_velocity=velocity)
         for name, (position, velocity) in snapshot["joints"].items():
             self.scene.articulations[name].write_joint_state_to_sim_index(position=position, velocity=velocity)
-        for name, (pose, velocity) in snapshot["roots"].items():
-            self.scene.rigid_objects[name].write_root_pose_to_sim_index(root_pose=pose)
-            self.scene.rigid_objects[name].write_root_velocity_to_sim_index(root_velocity=velocity)
         self.use(snapshot["library"])
         self.assigned, self.lenient = snapshot["assigned"], snapshot["lenient"]
         for name, tensor in self._running().items():
@@ -275,15 +276,17 @@ class PlanCommand(PlanTargets, CommandTerm):
             values = states[plan]
             if name == "hand":
                 self.robot.restore(ids, values)
-            elif values.shape[1] == 7 and name in self.scene.rigid_objects:
-                pose = values.clone()
+                continue
+            spec = self.composition.scene.asset(name, "")
+            if self.composition.is_free(spec):
+                pose, values = values[:, :7].clone(), values[:, 7:]
                 pose[:, :3] += self.scene.env_origins[ids]
-                asset = cast("RigidObject", self.scene[name])
+                asset = cast("RigidObject | Articulation", self.scene[name])
                 asset.write_root_pose_to_sim_index(root_pose=pose, env_ids=ids32)
                 asset.write_root_velocity_to_sim_index(root_velocity=torch.zeros_like(pose[:, :6]), env_ids=ids32)
-            else:
+            if spec.joints:
                 asset = cast("Articulation", self.scene[name])
-                joints, _ = asset.find_joints(list(self.composition.scene.asset(name, "").joints), preserve_order=True)
+                joints, _ = asset.find_joints(list(spec.joints), preserve_order=True)
                 asset.write_joint_state_to_sim_index(
                     position=values, velocity=torch.zeros_like(values), joint_ids=joints, env_ids=ids32
                 )

@@ -40,9 +40,10 @@ def joints(path: Path) -> tuple[Joint, ...]:
     """All joints of an articulation, each after the one that its parent body hangs on."""
     stage = Usd.Stage.Open(str(path))
     waiting = [_joint(p) for p in Usd.PrimRange(stage.GetDefaultPrim()) if p.IsA(UsdPhysics.Joint)]
+    free = set(body_names(path)) - {joint.child for joint in waiting}
     ordered: list[Joint] = []
     while waiting:
-        known = {"", *(joint.child for joint in ordered)}
+        known = {"", *free, *(joint.child for joint in ordered)}
         ordered += [joint for joint in waiting if joint.parent in known]
         waiting = [joint for joint in waiting if joint.parent not in known]
     return tuple(ordered)
@@ -64,21 +65,14 @@ def joint_names(path: Path) -> list[str]:
     return [p.GetName() for p in joints if not p.IsA(UsdPhysics.FixedJoint)]
 
 
-@cache
 def joint_limits(path: Path) -> dict[str, tuple[float, float]]:
     """Lower and upper limit of each joint that can move [m or rad]; infinite where the asset sets none."""
-    stage = Usd.Stage.Open(str(path))
-    limits = {}
-    for prim in Usd.PrimRange(stage.GetDefaultPrim()):
-        if prim.IsA(UsdPhysics.PrismaticJoint):
-            joint, unit = UsdPhysics.PrismaticJoint(prim), 1.0
-        elif prim.IsA(UsdPhysics.RevoluteJoint):
-            joint, unit = UsdPhysics.RevoluteJoint(prim), np.pi / 180
-        else:
-            continue
-        low, high = joint.GetLowerLimitAttr().Get(), joint.GetUpperLimitAttr().Get()
-        limits[prim.GetName()] = (float(low * unit), float(high * unit))
-    return limits
+    return {joint.name: joint.limits for joint in joints(path) if joint.kind != "fixed"}
+
+
+def is_fixed(path: Path) -> bool:
+    """Whether a joint ties the asset to the world."""
+    return any(not joint.parent for joint in joints(path))
 
 
 @cache
@@ -140,11 +134,14 @@ def link_poses(path: Path, joint_positions: dict[str, float]) -> dict[str, np.nd
     """Poses of the bodies of an articulation in the asset frame, xyz [m] + quat_xyzw, shape (7,) each.
 
     Args:
-        path: The asset; its joint tree starts with a fixed joint to the world.
+        path: The asset; its joint tree starts with a fixed joint to the world, or at a free body, whose frame is then
+            the asset's.
         joint_positions: Joint positions [m or rad]; joints not named are at zero.
     """
-    matrices: dict[str, np.ndarray] = {"": np.eye(4)}
-    for joint in joints(path):
+    chain = joints(path)
+    free = set(body_names(path)) - {joint.child for joint in chain}
+    matrices = dict.fromkeys(["", *free], np.eye(4))
+    for joint in chain:
         motion = _motion(joint, joint_positions.get(joint.name, 0.0))
         before, after = _matrix(joint.in_parent), _matrix(joint.in_child)
         matrices[joint.child] = matrices[joint.parent] @ before @ motion @ np.linalg.inv(after)

@@ -37,9 +37,14 @@ class UsdWriter:
         """Writes the layer to its path."""
         self.stage.GetRootLayer().Save()
 
-    def articulation(self) -> None:
-        """Marks the whole asset as one articulation without self-collision."""
-        prim = self.root.GetPrim()
+    def articulation(self, root: str = "") -> None:
+        """Marks the asset as one articulation without self-collision.
+
+        Args:
+            root: Body that the joints start from, when no joint ties the asset to the world; it must exist already.
+                PhysX chooses one by itself otherwise.
+        """
+        prim = self.stage.GetPrimAtPath(self._full(root))
         UsdPhysics.ArticulationRootAPI.Apply(prim)
         prim.AddAppliedSchema("PhysxArticulationAPI")
         _attribute(prim, "physxArticulation:enabledSelfCollisions", Sdf.ValueTypeNames.Bool, False)
