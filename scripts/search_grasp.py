@@ -4,8 +4,8 @@
 
 Every candidate follows the oracle's plan with random wrist offsets and closes its fingers at the grasp stage; its
 score is the share of trials that succeed, plus a little for how well the keypoints follow their plan, less what the
-open hand has moved them by then. The fingers bend alike unless ``--each``; the open hand stays as it is, the thumb's root
-aside, unless ``--open``.
+open hand has moved them by then. The fingers bend alike unless ``--each``; the open hand stays as it is, the thumb's
+root aside, unless ``--open``.
 """
 
 import argparse
