@@ -1,7 +1,7 @@
 """Task, scene and robot files: what holds for every registered task, and what a wrong file is told."""
 
 import json
-from functools import partial
+from functools import cache
 
 import jsonschema
 import numpy as np
@@ -125,34 +125,43 @@ def test_success_does_not_hold_at_the_start_and_is_reached_by_the_oracle(composi
         state = sample_initial_state(composition, seed=9, index=index)
         poses = body_poses(composition, state)
         clouds = {k.body: (k.name, pose_apply(poses[k.body], surfaces[k.body])) for k in composition.task.keypoints}
-        joint = partial(joint_position, composition, state)
+        joint = joint_reader(composition, state)
         assert not holds(condition, track[:1], clouds, joint)
         assert any(holds(condition, track[: n + 1], clouds, joint) for n in range(1, len(track)))
 
 
-def joint_position(composition, state, leaf, now) -> float:
-    """Where a joint must be for the keypoints to be where they are now; it has to be possible within 6 mm.
+def joint_reader(composition, state):
+    """Tells where a joint must be for the keypoints to be where they are; it has to be possible within 6 mm.
 
     Of an asset that nothing holds, only the distances between its keypoints tell.
     """
-    asset = composition.scene.asset(leaf.asset, "")
-    keypoints = [k for k in composition.task.keypoints if k.body.startswith(f"{asset.name}/")]
-    free, column = composition.is_free(asset), list(asset.joints).index(leaf.joint)
 
-    def error(position: float) -> float:
-        moved = state[asset.name].copy()
-        moved[(7 if free else 0) + column] = position
-        poses = body_poses(composition, state | {asset.name: moved})
-        there = np.array([pose_apply(poses[k.body], np.array(k.point)) for k in keypoints])
-        wanted = np.array([now[k.name] for k in keypoints])
-        if free:
-            there, wanted = (np.linalg.norm(points[0] - points[1:], axis=-1) for points in (there, wanted))
-        return float(np.abs(there - wanted).max())
+    @cache
+    def table(asset_name, joint):
+        """Joint positions, and the keypoints of the asset at each of them."""
+        asset = composition.scene.asset(asset_name, "")
+        column = (7 if composition.is_free(asset) else 0) + list(asset.joints).index(joint)
+        positions, rows = np.linspace(*joint_limits(composition.usd(asset.usd))[joint], 60), []
+        for position in positions:
+            moved = state[asset_name].copy()
+            moved[column] = position
+            poses = body_poses(composition, state | {asset_name: moved})
+            rows.append([pose_apply(poses[k.body], np.array(k.point)) for k in on(asset_name)])
+        return positions, np.array(rows)
 
-    candidates = np.linspace(*joint_limits(composition.usd(asset.usd))[leaf.joint], 60)
-    errors = [error(position) for position in candidates]
-    assert min(errors) < 0.006
-    return float(candidates[np.argmin(errors)])
+    def on(asset_name):
+        return [k for k in composition.task.keypoints if k.body.startswith(f"{asset_name}/")]
+
+    def position(leaf, now) -> float:
+        positions, there = table(leaf.asset, leaf.joint)
+        wanted = np.array([now[k.name] for k in on(leaf.asset)])
+        if composition.is_free(composition.scene.asset(leaf.asset, "")):
+            there, wanted = (np.linalg.norm(p[..., :1, :] - p[..., 1:, :], axis=-1) for p in (there, wanted))
+        errors = np.abs(there - wanted).reshape(len(positions), -1).max(1)
+        assert errors.min() < 0.006
+        return float(positions[errors.argmin()])
+
+    return position
 
 
 def holds(condition, track, clouds, joint) -> bool:
