@@ -3,9 +3,9 @@
     scripts/run python scripts/search_grasp.py --task move_apple --generations 25
 
 Every candidate follows the oracle's plan with random wrist offsets and closes its fingers at the grasp stage; its
-score is the share of trials that succeed, plus a little for how well the keypoints follow their plan, less what the open
-hand has moved them by then. The fingers bend alike unless ``--each``; the open hand stays as it is, the thumb's root
-aside, unless ``--open``.
+score is the share of trials that succeed, plus a little for how well the keypoints follow their plan, less what the
+open hand has moved them by then. The fingers bend alike unless ``--each``; the open hand stays as it is, the thumb's
+root aside, unless ``--open``.
 """
 
 import argparse

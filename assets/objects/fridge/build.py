@@ -1,8 +1,8 @@
 """A tall fridge, 0.60 m wide, 0.60 m deep and 1.45 m high, whose door opens by up to 110 deg about its left edge.
 
 These are the outer sizes that fitted kitchens leave for a free-standing larder fridge. The door weighs 12 kg with what
-stands in it. A vertical bar of 0.40 m, 18 mm thick, stands 6.5 cm off the door: room for a finger of 24 mm. The magnetic
-seal is left out; its 10 to 30 N at the handle are gone after the first millimetres.
+stands in it. A vertical bar of 0.40 m, 18 mm thick, stands 6.5 cm off the door: room for a finger of 24 mm. The
+magnetic seal is left out; its 10 to 30 N at the handle are gone after the first millimetres.
 """
 
 from pathlib import Path
