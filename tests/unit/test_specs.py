@@ -115,7 +115,7 @@ def test_postures_are_within_the_limits_of_the_joints(composition):
                 assert low - 0.01 <= angle <= high + 0.01, f"{name}: {angle:.1f} deg is outside {low:.1f}..{high:.1f}"
 
 
-def test_success_does_not_hold_at_the_start_and_holds_at_the_end_of_the_oracle(composition):
+def test_success_does_not_hold_at_the_start_and_is_reached_by_the_oracle(composition):
     """A plan has keypoints only: what reads a body or a joint is checked by how its keypoints move."""
     condition, surfaces = composition.task.success, body_surfaces(composition)
     for index in range(20):
@@ -126,7 +126,8 @@ def test_success_does_not_hold_at_the_start_and_holds_at_the_end_of_the_oracle(c
         poses = body_poses(composition, state)
         clouds = {k.body: (k.name, pose_apply(poses[k.body], surfaces[k.body])) for k in composition.task.keypoints}
         joint = partial(joint_position, composition, state)
-        assert not holds(condition, track[:1], clouds, joint) and holds(condition, track, clouds, joint)
+        assert not holds(condition, track[:1], clouds, joint)
+        assert any(holds(condition, track[:n], clouds, joint) for n in range(len(track), 1, -1))
 
 
 def joint_position(composition, state, leaf, now) -> float:

@@ -116,7 +116,7 @@ def command(num_envs, step=1):
 def condition_of(fake, **condition):
     task = SimpleNamespace(
         success=Condition.model_validate(condition),
-        keypoints=[SimpleNamespace(name="head", body="hammer", point=(0, 0, 0))],
+        keypoints=[SimpleNamespace(name="head", body="hammer", point=(0.0, 0.0, 0.0))],
     )
     return SuccessCondition(SimpleNamespace(task=task), fake)
 
