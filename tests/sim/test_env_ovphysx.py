@@ -16,8 +16,9 @@ from scaffoldlab.specs.models import load_task
 from scaffoldlab.terms.observations import plan_of
 from scaffoldlab.terms.rewards import fingertip_forces
 
-TASKS = ("move_apple", "open_drawer")
-"""A rigid object and an articulation; what can go wrong in the others is asked once of each, at the end."""
+TASKS = ("move_apple", "open_drawer", "close_pliers")
+"""A rigid object, an articulation, and one that nothing holds, with an action per finger; what can go wrong in the
+others is asked once of each, at the end."""
 OTHERS = sorted({path.parent.name for path in (ROOT / "tasks").glob("*/task.yaml")} - set(TASKS))
 NUM_ENVS = 64
 
@@ -413,6 +414,30 @@ def test_friction_of_the_asset_is_what_the_engine_uses(simulation, tmp_path, fri
     run(env, plan, observations, CLOSE, until=140, each=lift)
     lifted = (highest > 0.9355 + 0.03).float().mean()  # 3 cm off the counter
     assert (lifted > 0.9) if lifts else (lifted == 0)
+
+
+def test_friction_of_a_joint_slows_it_down_while_it_moves(simulation):
+    """A door of I = 12 kg ((0.60^2 + 0.05^2) / 12 + 0.30^2 + 0.031^2) about its edge, at 1 rad/s against 5 N m.
+
+    It turns by I w^2 / (2 M) = 0.145 rad and stops after I w / M = 0.29 s. A friction that only holds lets it swing on.
+    """
+
+    def change(cfg):
+        (hinge,) = cfg.scene.fridge.actuators.values()
+        hinge.damping, hinge.friction, hinge.dynamic_friction = 0.0, 5.0, 5.0
+
+    env = simulation.env("open_fridge", num_envs=4, change=change)
+    start(env)
+    inertia = 12 * ((0.60**2 + 0.05**2) / 12 + 0.30**2 + 0.031**2)
+    fridge = env.scene["fridge"]
+    ids = torch.arange(4, dtype=torch.int32)
+    fridge.write_joint_state_to_sim_index(
+        position=torch.zeros(4, 1), velocity=torch.full((4, 1), -1.0), joint_ids=[0], env_ids=ids
+    )
+    for _ in range(30):  # half a second: the hand is still on its way
+        env.step(zeros(env))
+    np.testing.assert_allclose(to_numpy(fridge.data.joint_pos.torch), -inertia / (2 * 5.0), rtol=0.1)
+    assert fridge.data.joint_vel.torch.abs().max() < 1e-3
 
 
 # --- variants -------------------------------------------------------------------------------------------------------

@@ -51,14 +51,14 @@ def test_goal_of_several_keypoints_is_the_middle_of_them():
 
 
 def test_planned_handle_of_the_fridge_is_where_the_door_takes_it():
-    """Eight equal steps to 75 deg: at each of them the door, turned by that much, has the handle at the waypoint."""
+    """Seven equal steps to 75 deg: at each of them the door, turned by that much, has the handle at the waypoint."""
     composition = load_task("open_fridge")
     stages = composition.task.oracle
     begin = sum(s.waypoints for s in stages[: [s.name for s in stages].index("pull")])
     keypoints, hand = oracle_waypoints(stages, make_request(composition, seed=0, index=0))
     (handle,) = composition.task.keypoints
-    for step in range(9):
-        poses = body_poses(composition, {"fridge": np.array([-np.radians(75 * step / 8)])})
+    for step in range(8):
+        poses = body_poses(composition, {"fridge": np.array([-np.radians(75 * step / 7)])})
         there = pose_apply(poses["fridge/door"], np.array(handle.point))
         np.testing.assert_allclose(keypoints[begin + step, 0], there, atol=1e-6)
         np.testing.assert_allclose(hand[begin + step], there, atol=1e-6)
