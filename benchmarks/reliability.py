@@ -12,12 +12,17 @@ import sys
 import time
 from pathlib import Path
 
+LOOSE = ("env.commands.plan.threshold=0.3", "env.curriculum.threshold.params.final_fraction=1.0",
+         "env.commands.plan.beta=15")  # fmt: skip
+"""With 5 cm of noise the plan itself is further off than the usual tolerance."""
 CASES = {
     "move_apple": {"task": "move_apple", "noise": 0.0, "minutes": 3.5, "seeds": (0, 1, 2)},
     "open_drawer_noise_3cm": {"task": "open_drawer", "noise": 0.03, "minutes": 2.0, "seeds": (0, 1, 2)},
     "move_apple_noise_1.5cm": {"task": "move_apple", "noise": 0.015, "minutes": 10.0, "seeds": (0,)},
-    "move_apple_noise_5cm": {"task": "move_apple", "noise": 0.05, "minutes": 10.0, "seeds": (0,)},
-}
+    "move_apple_noise_5cm": {
+        "task": "move_apple", "noise": 0.05, "minutes": 10.0, "seeds": (0,), "overrides": LOOSE,
+    },
+}  # fmt: skip
 OUT, TABLES = Path("outputs/reliability"), Path("docs/numbers")
 COLUMNS = {
     "seed": "{seed}",
@@ -36,13 +41,13 @@ def run_case(name: str) -> list[dict]:
     return [_run(name, seed, **{k: v for k, v in CASES[name].items() if k != "seeds"}) for seed in CASES[name]["seeds"]]
 
 
-def _run(name: str, seed: int, *, task: str, noise: float, minutes: float) -> dict:
+def _run(name: str, seed: int, *, task: str, noise: float, minutes: float, overrides: tuple[str, ...] = ()) -> dict:
     folder = OUT / name / f"seed{seed}"
     done = folder / "reliability.json"
     if done.is_file():
         return json.loads(done.read_text())
     command = [sys.executable, "-m", "scaffoldlab", "demo", "--fresh", "--task", task, "--noise", str(noise),
-               "--minutes", str(minutes), "--seed", str(seed), "--out", str(folder)]  # fmt: skip
+               "--minutes", str(minutes), "--seed", str(seed), "--out", str(folder), *overrides]  # fmt: skip
     print(" ".join(command[2:]), flush=True)
     started = time.monotonic()
     process = subprocess.Popen(command)
