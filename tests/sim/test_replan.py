@@ -118,7 +118,7 @@ def test_oracle_that_plans_again_rescues_plans_that_were_wrong(env, oracle):
     assert replanner.count > 0 and again.success_rate > once.success_rate + 0.2
 
 
-@pytest.mark.parametrize("task", ["move_apple", "open_drawer"])
+@pytest.mark.parametrize("task", ["move_apple", "open_drawer", "close_pliers"])
 def test_present_state_at_the_start_is_the_initial_state(simulation, task):
     plan, _ = start(simulation.env(task, num_envs=NUM_ENVS, overrides=("presets=paper",)))
     for number in (0, 7):

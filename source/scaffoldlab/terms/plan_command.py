@@ -142,15 +142,16 @@ class PlanCommand(PlanTargets, CommandTerm):
         """The present state of an env in the form of :attr:`Plan.initial_state`; the hand turned as planned."""
         hand = torch.cat([self.robot.wrist[env_id, :3], self.wrist_targets[env_id, 3:]])
         state = {"hand": hand}
-        for name in self.initial_states:
-            if name in self.scene.rigid_objects:
-                pose = self.scene.rigid_objects[name].data.root_link_pose_w.torch[env_id].clone()
-                pose[:3] -= self.scene.env_origins[env_id]
-                state[name] = pose
-            elif name != "hand":
-                asset = self.scene.articulations[name]
-                joints, _ = asset.find_joints(list(self.composition.scene.asset(name, "").joints), preserve_order=True)
-                state[name] = asset.data.joint_pos.torch[env_id][list(cast("list[int]", joints))]
+        for name in (n for n in self.initial_states if n != "hand"):
+            spec, parts = self.composition.scene.asset(name, ""), []
+            if self.composition.is_free(spec):
+                pose = cast("RigidObject | Articulation", self.scene[name]).data.root_link_pose_w.torch[env_id]
+                parts += [pose[:3] - self.scene.env_origins[env_id], pose[3:]]
+            if spec.joints:
+                asset = cast("Articulation", self.scene[name])
+                joints, _ = asset.find_joints(list(spec.joints), preserve_order=True)
+                parts.append(asset.data.joint_pos.torch[env_id][list(cast("list[int]", joints))])
+            state[name] = torch.cat(parts)
         return {name: value.cpu().double().numpy().copy() for name, value in state.items()}
 
     def _tensor(self, values: Any, dtype: torch.dtype = torch.float32) -> torch.Tensor:
