@@ -115,7 +115,7 @@ def test_paper_preset_is_the_papers(task):
     hand = cfg.actions.hand
     assert (hand.position_limit, hand.rotation_limit, hand.gamma) == (0.1, 1.0, 0.9)
     weights = {n: t["weight"] for n, t in cfg.rewards.to_dict().items()}
-    assert weights == {"keypoint_tracking": 1, "fingertip_contact": 1, "action_magnitude": 0, "action_excess": 0}
+    assert {n: w for n, w in weights.items() if w} == {"keypoint_tracking": 1, "fingertip_contact": 1}
     assert cfg.curriculum.threshold.params == {"steps": 48000, "final_fraction": 0.5}  # 2000 iterations of 24 steps
     resolved, _ = resolve_task_config(load_task(task).task.env_id, None, overrides=["presets=paper"])
     assert resolved.scene.num_envs == 2048
