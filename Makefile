@@ -15,7 +15,7 @@ demo: setup
 	@scripts/run scaffoldlab demo
 
 test: setup lint
-	@scripts/run python -m pytest tests/unit -q
+	@scripts/run python -m pytest tests/unit -q -n 2
 	@scripts/run python -m pytest tests/sim -q
 	@$(MAKE) --no-print-directory docs
 

@@ -1,9 +1,11 @@
-"""Searches the grasp of a task: hand pitch, grasp centre and closed posture, by cross-entropy under wrist noise.
+"""Searches the grasp of a task: hand pitch, grasp centre and postures, by cross-entropy under wrist noise.
 
     scripts/run python scripts/search_grasp.py --task move_apple --generations 25
 
 Every candidate follows the oracle's plan with random wrist offsets and closes its fingers at the grasp stage; its
-score is the share of trials that succeed, plus a little for how far the first keypoint follows its plan.
+score is the share of trials that succeed, plus a little for how well the keypoints follow their plan, less what the
+open hand has moved them by then. The fingers bend alike unless ``--each``; the open hand stays as it is, the thumb's
+root aside, unless ``--open``.
 """
 
 import argparse
@@ -16,10 +18,12 @@ from isaaclab.utils.math import quat_apply, quat_from_euler_xyz
 from scaffoldlab.planners.making import scripted_library
 from scaffoldlab.specs.models import load_task
 from scaffoldlab.tasks.simulation import open_env
+from scaffoldlab.usd.reader import joint_limits
 
-# pitch, grasp centre x y z, spread, proximal, medial, distal, four of the thumb
-_THUMB_LIMITS = np.array([[0.3, 0.0, 0.0, 0.0], [1.35, 1.16, 1.6, 1.7]])
-SPREAD = np.array([0.2, 0.012, 0.015, 0.015, 0.05, 0.25, 0.3, 0.3, 0.15, 0.25, 0.25, 0.25])
+# A candidate is 37 numbers: roll, pitch, grasp centre x y z, then the open and the closed joints of index, middle, ring
+# and thumb. The search moves along a few directions in them, each with its own spread.
+CENTER, OPEN, CLOSE, THUMB = 2, 5, 21, 12
+BENDS, BEND_SPREADS, THUMB_SPREADS = (1, 2, 3), (0.25, 0.3, 0.3), (0.15, 0.25, 0.25, 0.25)
 
 
 def main() -> None:
@@ -28,8 +32,11 @@ def main() -> None:
     parser.add_argument("--generations", type=int, default=25)
     parser.add_argument("--candidates", type=int, default=64)
     parser.add_argument("--trials", type=int, default=4)
-    parser.add_argument("--noise", type=float, default=0.5, help="standard deviation of the wrist action")
+    parser.add_argument("--noise", type=float, default=0.5, help="largest standard deviation of the wrist action")
     parser.add_argument("--pitch", type=float, default=None, help="first guess of the hand pitch [deg]")
+    parser.add_argument("--roll", action="store_true", help="search the hand roll as well")
+    parser.add_argument("--each", action="store_true", help="bend each finger by itself")
+    parser.add_argument("--open", action="store_true", help="search the open posture as well")
     parser.add_argument(
         "--clearance", type=float, default=0.0, help="least distance of the grasp centre to the palm [m]"
     )
@@ -40,24 +47,27 @@ def main() -> None:
     rng = np.random.default_rng(args.seed)
     torch.manual_seed(args.seed)
     composition = load_task(args.task)
-    mean, spread = _first_guess(composition, args.pitch), SPREAD.copy()
+    guess, limits = _first_guess(composition, args.pitch), _limits(composition)
+    directions, spread = _directions(roll=args.roll, each=args.each, opened=args.open)
+    mean = np.zeros(len(directions))
     with open_env(
         args.task, num_envs=args.candidates * args.trials, device=args.device, overrides=args.overrides
     ) as env:
         for generation in range(args.generations):
-            candidates = mean + spread * rng.normal(size=(args.candidates, len(mean)))
-            candidates[0] = mean
-            candidates[:, 1] = np.maximum(candidates[:, 1], args.clearance)
-            candidates[:, 8:] = np.clip(candidates[:, 8:], *_THUMB_LIMITS)
+            steps = mean + spread * rng.normal(size=(args.candidates, len(mean)))
+            steps[0] = mean
+            candidates = np.clip(guess + steps @ directions, *limits)
+            candidates[:, CENTER] = np.maximum(candidates[:, CENTER], args.clearance)
             scores, successes = _evaluate(env, composition, candidates, args.trials, args.noise, generation)
-            elite = candidates[np.argsort(-scores)[: max(4, args.candidates // 6)]]
+            elite = steps[np.argsort(-scores)[: max(4, args.candidates // 6)]]
             mean, spread = 0.3 * mean + 0.7 * elite.mean(0), 0.3 * spread + 0.7 * elite.std(0) + 1e-3
             print(
                 f"generation {generation}: mean candidate {successes[0]:.2f}, best {successes.max():.2f}, "
                 f"all {successes.mean():.2f}",
                 flush=True,
             )
-    print(yaml.safe_dump(_as_yaml(composition, mean), sort_keys=False))
+    found = np.clip(guess + mean @ directions, *limits)
+    print(yaml.safe_dump(_as_yaml(composition, found), sort_keys=False, default_flow_style=None))
 
 
 def _evaluate(env, composition, candidates, trials, noise, generation):
@@ -68,35 +78,59 @@ def _evaluate(env, composition, candidates, trials, noise, generation):
     plan.use(scripted_library(composition, count=count, seed=1000 + generation))
     plan.assign(torch.arange(count))
     rows = torch.as_tensor(np.repeat(candidates, trials, 0), dtype=torch.float32)
-    pitch = rows[:, 0]
-    plan.wrist_tracks[..., 4] = pitch[:, None]
-    plan.initial_states["hand"][:, 4] = pitch
+    plan.wrist_tracks[..., 3:5] = rows[:, None, :2]
+    plan.initial_states["hand"][:, 3:5] = rows[:, :2]
     palm = quat_from_euler_xyz(*(torch.full((count,), a) for a in np.radians(composition.robot.palm_rpy_deg)))
-    robot.center = quat_apply(palm, rows[:, 1:4])
-    robot.close = _postures(rows[:, 4:])
-    robot.open = robot.open.expand(count, -1).clone() if robot.open.ndim == 1 else robot.open
-    robot.open[:, 12] = rows[:, 8]
+    robot.center = quat_apply(palm, rows[:, CENTER:OPEN])
+    robot.open, robot.close = rows[:, OPEN:CLOSE], rows[:, CLOSE:]
     plan.distance.delta.fill_(10.0)
     env.termination_manager.get_term_cfg("tracking_lost").params.clear()
     env.reset()
     close_at = _close_step(composition, plan.steps)
     score = torch.zeros(count)
     action = torch.zeros(count, env.action_manager.total_action_dim)
+    # One trial goes without noise: what noise shakes loose may jam without it.
+    sigma = torch.linspace(0, noise, trials).repeat(len(candidates))[:, None]
     for step in range(plan.steps - 1):
-        action[:, :6] = noise * torch.randn(count, 6)
+        action[:, :6] = sigma * torch.randn(count, 6)
         action[:, 6:] = float(step >= close_at)
         env.step(action)
         plan.distance.delta.fill_(10.0)
-        score += torch.exp(-20 * plan.distance.distance[:, 0]) / plan.steps
+        score += torch.exp(-20 * plan.distance.error) / plan.steps
+        if step == close_at:
+            score -= 20 * plan.distance.error
     success = plan.succeeded.float()
     both = torch.stack([score + success, success]).view(2, -1, trials).mean(-1).numpy()
     return both[0], both[1]
 
 
-def _postures(rows: torch.Tensor) -> torch.Tensor:
-    """Closed joint positions of spread, three finger angles and four thumb angles, shape (N, 8) -> (N, 16)."""
-    spread, bends, thumb = rows[:, :1], rows[:, 1:4], rows[:, 4:]
-    return torch.cat([spread, bends, 0 * spread, bends, -spread, bends, thumb], -1)
+def _directions(*, roll: bool, each: bool, opened: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Directions of the search, shape (D, 37), and the first spread along each, shape (D,)."""
+    found: list[tuple[dict[int, float], float]] = [({0: 1.0}, 0.2)] if roll else []
+    found += [({1: 1.0}, 0.2), ({CENTER: 1.0}, 0.012), ({CENTER + 1: 1.0}, 0.015), ({CENTER + 2: 1.0}, 0.015)]
+    found += [] if each else [({CLOSE: 1.0, CLOSE + 8: -1.0}, 0.05)]
+    for start in (OPEN, CLOSE) if opened else (CLOSE,):
+        fingers = [(0,), (4,), (8,)] if each else [(0, 4, 8)]
+        found += [
+            ({start + root + bend: 1.0 for root in roots}, spread)
+            for roots in fingers
+            for bend, spread in zip(BENDS, BEND_SPREADS, strict=True)
+        ]
+        for joint, spread in enumerate(THUMB_SPREADS):
+            tied = {OPEN + THUMB: 1.0} if joint == 0 and not opened else {}
+            found.append(({start + THUMB + joint: 1.0} | tied, spread))
+    directions = np.zeros((len(found), CLOSE + 16))
+    for row, (entries, _) in zip(directions, found, strict=True):
+        row[list(entries)] = list(entries.values())
+    return directions, np.array([spread for _, spread in found])
+
+
+def _limits(composition) -> np.ndarray:
+    """Least and largest candidate, shape (2, 37): joints within their limits, the rest free."""
+    limits = joint_limits(composition.usd(composition.robot.usd))
+    joints = np.array([limits[name] for name in composition.robot.finger_joints]).T
+    free = np.full((2, OPEN), [[-np.inf], [np.inf]])
+    return np.concatenate([free, joints, joints], axis=1)
 
 
 def _close_step(composition, steps: int) -> int:
@@ -111,21 +145,23 @@ def _close_step(composition, steps: int) -> int:
 
 def _first_guess(composition, pitch: float | None) -> np.ndarray:
     grasp, hand = composition.task.grasp, composition.task.initial_state.hand
-    degrees = np.mean(hand.pitch_deg) if pitch is None else pitch
-    index, thumb = grasp.close["index"], grasp.close["thumb"]
-    return np.array([np.radians(degrees), *grasp.center, index[0], *index[1:], *thumb])
+    degrees = [np.mean(hand.roll_deg), np.mean(hand.pitch_deg) if pitch is None else pitch]
+    postures = [a for posture in (grasp.open, grasp.close) for f in composition.robot.fingers for a in posture[f]]
+    return np.array([*np.radians(degrees), *grasp.center, *postures])
 
 
-def _as_yaml(composition, mean: np.ndarray) -> dict:
-    joints = _postures(torch.as_tensor(mean[None, 4:], dtype=torch.float32))[0].tolist()
-    close, start = {}, 0
-    for finger, names in composition.robot.fingers.items():
-        close[finger] = [round(a, 3) for a in joints[start : start + len(names)]]
-        start += len(names)
+def _as_yaml(composition, found: np.ndarray) -> dict:
+    postures = {}
+    for posture, start in (("open", OPEN), ("close", CLOSE)):
+        joints = iter(found[start : start + 16].tolist())
+        postures[posture] = {
+            finger: [round(next(joints), 3) for _ in names] for finger, names in composition.robot.fingers.items()
+        }
     return {
-        "pitch_deg": round(float(np.degrees(mean[0])), 1),
-        "center": [round(float(a), 4) for a in mean[1:4]],
-        "close": close,
+        "roll_deg": round(float(np.degrees(found[0])), 1),
+        "pitch_deg": round(float(np.degrees(found[1])), 1),
+        "center": [round(float(a), 4) for a in found[CENTER:OPEN]],
+        **postures,
     }
 
 

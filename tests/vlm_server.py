@@ -241,10 +241,16 @@ def trajectory(text: str) -> list[dict[str, Any]]:
 
     tracks = {name: start + along(offsets) * (name in together) for name, start in starts.items()}
     tracks["hand"] = along(hands)
-    return [
+    waypoints: list[dict[str, Any]] = [
         {"waypoint_num": i} | {n: dict(zip("xyz", np.round(t[i], 3).tolist(), strict=True)) for n, t in tracks.items()}
         for i in range(count)
     ]
+    if '"roll": float' in text:  # as it is held, and then turned to the left by 60 degrees
+        held = re.findall(r"initial roll, pitch and yaw of the hand are \[([^\]]+)\]", text)[-1]
+        roll, pitch, yaw = (float(v) for v in held.split(","))
+        for i, waypoint in enumerate(waypoints):
+            waypoint["hand"] |= {"roll": roll, "pitch": pitch, "yaw": round(yaw + 60 * i / (count - 1), 1)}
+    return waypoints
 
 
 def point_answer(text: str, pixels: Mapping[str, tuple[float, float]], width: int, height: int) -> str:

@@ -30,6 +30,54 @@ def quat_xyzw_from_rpy(rpy: np.ndarray) -> np.ndarray:
     )
 
 
+def rpy_from_quat_xyzw(quat_xyzw: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """Roll, pitch, yaw [rad] of unit quaternions x y z w, those nearest to some angles, shape (..., 4) -> (..., 3).
+
+    Where the pitch is +-pi/2, roll and yaw turn about one axis; there the roll is that of ``near``, shape (..., 3).
+    """
+    x, y, z, w = np.moveaxis(np.asarray(quat_xyzw, float), -1, 0)
+    sine = np.clip(2 * (w * y - z * x), -1, 1)
+    roll = np.arctan2(2 * (w * x + y * z), 1 - 2 * (x * x + y * y))
+    yaw = np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
+    locked, sign = np.abs(sine) > 1 - 1e-12, np.sign(sine)
+    turned = np.arctan2(2 * (w * z - x * y), 1 - 2 * (x * x + z * z))  # then yaw - roll, or yaw + roll
+    roll, yaw = np.where(locked, near[..., 0], roll), np.where(locked, turned + sign * near[..., 0], yaw)
+    return rpy_near(np.stack((roll, np.arcsin(sine), yaw), -1), near)
+
+
+def rpy_near(rpy: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """The same rotations in the angles nearest to a reference [rad], shapes (..., 3).
+
+    The same rotation has the angles (roll, pitch, yaw) and (roll + pi, pi - pitch, yaw + pi), each up to full turns.
+    """
+    rpy, reference = np.asarray(rpy, float), np.asarray(reference, float)
+    other = rpy * (1, -1, 1) + np.pi
+    options = [o - 2 * np.pi * np.round((o - reference) / (2 * np.pi)) for o in (rpy, other)]
+    gaps = [np.abs(o - reference).sum(-1, keepdims=True) for o in options]
+    return np.where(gaps[1] < gaps[0], options[1], options[0])
+
+
+def rpy_chain(rpy: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """A sequence of rotations in angles that do not jump, the first near ``start`` [rad], shapes (n, 3) and (3,)."""
+    chain = []
+    for angles in np.asarray(rpy, float):
+        chain.append(rpy_near(angles, chain[-1] if chain else start))
+    return np.array(chain).reshape(-1, 3)
+
+
+def quat_slerp(first: np.ndarray, second: np.ndarray, fraction: np.ndarray) -> np.ndarray:
+    """Spherical linear interpolation the shorter way, shapes (..., 4), (..., 4) and (...) -> (..., 4)."""
+    dot = (first * second).sum(-1)
+    second = np.where(dot[..., None] < 0, -second, second)
+    angle = np.arccos(np.clip(np.abs(dot), 0, 1))
+    small = angle < 1e-6
+    sine = np.where(small, 1.0, np.sin(angle))
+    before = np.where(small, 1 - fraction, np.sin((1 - fraction) * angle) / sine)
+    after = np.where(small, fraction, np.sin(fraction * angle) / sine)
+    mixed = before[..., None] * first + after[..., None] * second
+    return mixed / np.linalg.norm(mixed, axis=-1, keepdims=True)
+
+
 def quat_apply(quat_xyzw: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """Rotates vectors, shapes (..., 4) and (..., 3) -> (..., 3)."""
     imaginary, real = quat_xyzw[..., :3], quat_xyzw[..., 3:]

@@ -8,7 +8,14 @@ from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.specs.models import load_task
 from scaffoldlab.tasks.simulation import make_cfg, physics_name, with_default_presets
 
-TASKS = sorted(path.parent.name for path in (ROOT / "tasks").glob("*/task.yaml"))
+TASKS = ("move_apple", "open_drawer")
+ALL_TASKS = sorted(path.parent.name for path in (ROOT / "tasks").glob("*/task.yaml"))
+TABLE_5 = {
+    "move_apple": 0.10, "move_bottle": 0.10, "place_bottle": 0.10, "slide_box": 0.10,
+    "hammer": 0.08, "hammer_three_times": 0.08, "sponge": 0.08, "open_drawer": 0.15,
+    "open_fridge": 0.20, "close_scissors": 0.03, "close_pliers": 0.05,
+}  # fmt: skip
+"""delta_init [m]; the tasks on the real robot have none there and take that of their twin in simulation."""
 ENGINES = ("ovphysx", "newton_mjwarp", "isaacsim_physx")
 
 
@@ -98,16 +105,17 @@ def plain(value):
     return [plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
+@pytest.mark.parametrize("task", ALL_TASKS)
 def test_paper_preset_is_the_papers(task):
     """T = 300 (5 s), clips of 0.1 m and 1 rad, 2048 envs, contact weight 1, beta 20, no penalties; delta of Table 5."""
     cfg = make_cfg(task, num_envs=4, device="cpu", overrides=("presets=paper",))
     plan = cfg.commands.plan
     assert (plan.steps, cfg.episode_length_s, plan.beta) == (300, 5.0, 20.0)
-    assert plan.threshold == {"move_apple": 0.10, "open_drawer": 0.15}[task] and plan.reduction == "mean"
+    assert plan.threshold == TABLE_5[task] and plan.reduction == "mean"
     hand = cfg.actions.hand
     assert (hand.position_limit, hand.rotation_limit, hand.gamma) == (0.1, 1.0, 0.9)
     weights = {n: t["weight"] for n, t in cfg.rewards.to_dict().items()}
-    assert weights == {"keypoint_tracking": 1, "fingertip_contact": 1, "action_magnitude": 0, "action_excess": 0}
+    assert {n: w for n, w in weights.items() if w} == {"keypoint_tracking": 1, "fingertip_contact": 1}
     assert cfg.curriculum.threshold.params == {"steps": 48000, "final_fraction": 0.5}  # 2000 iterations of 24 steps
     resolved, _ = resolve_task_config(load_task(task).task.env_id, None, overrides=["presets=paper"])
     assert resolved.scene.num_envs == 2048

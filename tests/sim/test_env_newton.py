@@ -68,6 +68,22 @@ def test_overflow_of_the_contact_buffers_is_an_error(simulation):
     simulation.close()
 
 
+@pytest.mark.parametrize("task", ["close_pliers", "close_scissors"])
+def test_articulation_that_nothing_holds_starts_in_its_state_and_lies_still(simulation, task):
+    env = simulation.env(task, num_envs=16, overrides=(NEWTON,))
+    plan, _ = start(env)
+    name = load_task(task).task.contact.split("/")[0]
+    tool = env.scene[name].data
+    root = to_numpy(tool.root_link_pose_w.torch)
+    root[:, :3] -= to_numpy(env.scene.env_origins)
+    made = np.array([p.initial_state[name] for p in plan.library.plans])
+    np.testing.assert_allclose(np.hstack([root, to_numpy(tool.joint_pos.torch)]), made, atol=1e-4)
+    for _ in range(20):
+        env.step(torch.zeros(16, 10))
+    planned = np.stack([p.keypoints_e[0] for p in plan.library.plans])
+    assert np.linalg.norm(to_numpy(plan.keypoints) - planned, axis=-1).max() < 0.005
+
+
 def test_drawer_opens_on_the_same_engine(simulation):
     env = simulation.env("open_drawer", num_envs=16, overrides=(NEWTON,))
     library = scripted_library(load_task("open_drawer"), count=16, seed=3)

@@ -1,4 +1,4 @@
-"""Importing is fast and light, and dependencies point one way: core <- terms <- tasks <- evaluation <- command line."""
+"""Importing is fast and light, and dependencies point one way, from the command line down to the core."""
 
 import ast
 import statistics
@@ -13,6 +13,11 @@ HEAVY = ("torch", "isaaclab", "warp", "openai", "pxr", "gymnasium", "matplotlib"
 LIGHT = ("torch", "isaaclab", "warp", "openai")
 CORE = (
     "camera",
+    "deployment.capture",
+    "deployment.devices",
+    "deployment.policy",
+    "deployment.tracker",
+    "deployment.udp_robot",
     "errors",
     "evaluation.episodes",
     "evaluation.report",
@@ -23,12 +28,15 @@ CORE = (
     "planners.endpoint",
     "planners.ledger",
     "planners.making",
+    "planners.perturbed",
+    "planners.refine",
     "planners.replay",
     "planners.scripted",
     "planners.vlm",
     "plans.draw",
     "plans.library",
     "plans.plan",
+    "plans.targets",
     "plans.validation",
     "specs.bodies",
     "specs.initial_state",
@@ -37,9 +45,11 @@ CORE = (
 )
 LAYERS = (
     {"errors", "files", "geometry", "camera", "usd", "keypoints", "specs", "plans", "planners"},
+    {"robots"},
     {"terms"},
     {"tasks"},
-    {"evaluation", "training"},
+    {"evaluation", "training", "imitation", "deployment"},
+    {"experiments"},
     {"cli"},
 )
 """Lowest first; each may import itself and those below."""

@@ -52,7 +52,7 @@ def test_states_fill_their_ranges_and_stay_in_them(task):
     for name, pose in spec.objects.items():
         poses = np.array([state[name] for state in states])
         columns += [(poses[:, 0], pose.x), (poses[:, 1], pose.y), (poses[:, 2], pose.z)]
-        np.testing.assert_allclose(np.linalg.norm(poses[:, 3:], axis=1), 1, atol=1e-12)
+        np.testing.assert_allclose(np.linalg.norm(poses[:, 3:7], axis=1), 1, atol=1e-12)
         # Upright things turn round z: z w of the quaternion are sine and cosine of half the yaw.
         columns += [(np.degrees(2 * np.arctan2(poses[:, 5], poses[:, 6])), pose.yaw_deg)]
     for values, (low, high) in columns:
@@ -121,3 +121,45 @@ def test_bodies_of_a_turned_cabinet_turn_with_it(write_task, write_scene):
     np.testing.assert_allclose(poses["cabinet/drawer_top"], [1, 1.75, 1.094, 0, 0, HALF, HALF], atol=1e-6)
     request = make_request(load_task("turned"), seed=0, index=0)
     np.testing.assert_allclose(request.keypoints_e, [[1, 1.955, 1.094]], atol=1e-6)
+
+
+# --- articulations that nothing holds -------------------------------------------------------------------------------
+
+
+def test_free_articulation_has_a_root_and_joints(write_task):
+    def change(data):
+        data["initial_state"]["objects"]["pliers"] = {"x": [0.1, 0.2], "y": 0.3, "z": 0.909, "yaw_deg": 90}
+        data["initial_state"]["joints"]["pliers"] = {"hinge": [0.4, 0.5]}
+
+    write_task("apart", change, base="close_pliers")
+    for index in range(20):
+        state = sample_initial_state(load_task("apart"), seed=0, index=index)["pliers"]
+        assert state.shape == (8,) and 0.1 <= state[0] <= 0.2 and 0.4 <= state[7] <= 0.5
+        np.testing.assert_allclose(state[1:7], [0.3, 0.909, 0, 0, HALF, HALF], atol=1e-12)
+
+
+def test_free_articulation_that_the_task_does_not_place_lies_where_the_scene_says(write_task):
+    write_task("still", lambda data: data["initial_state"].pop("objects"), base="close_pliers")
+    composition = load_task("still")
+    state = sample_initial_state(composition, seed=0, index=0)["pliers"]
+    np.testing.assert_allclose(state[:7], composition.scene.asset("pliers", "").pose())
+
+
+def test_halves_turn_with_the_root_and_the_second_by_the_hinge():
+    """Root turned by 90 deg: its y axis points along -x of the room. The hinge adds 60 deg round z: 150 deg in all."""
+    root = np.array([0.1, 0.2, 0.909, 0, 0, HALF, HALF])
+    poses = body_poses(load_task("close_pliers"), {"pliers": np.append(root, np.radians(60))})
+    np.testing.assert_allclose(poses["pliers/left"], root, atol=1e-6)
+    sine, cosine = np.sin(np.radians(75)), np.cos(np.radians(75))
+    np.testing.assert_allclose(poses["pliers/right"], [0.1, 0.2, 0.909, 0, 0, sine, cosine], atol=1e-6)
+
+
+@pytest.mark.parametrize("task", ["close_pliers", "close_scissors"])
+def test_handles_spread_to_the_right_and_the_first_is_the_near_one(task):
+    """Seen from the camera on the right: the near one, at smaller x, is on the left of the picture."""
+    composition = load_task(task)
+    for index in range(20):
+        near, far = make_request(composition, seed=2, index=index).keypoints_e
+        tool = sample_initial_state(composition, seed=2, index=index)[composition.task.contact.split("/")[0]]
+        assert far[0] - near[0] > 0.05 and abs(far[1] - near[1]) < 0.03
+        assert max(near[1], far[1]) < tool[1] - 0.02

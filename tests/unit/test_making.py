@@ -22,9 +22,10 @@ from scaffoldlab.planners.replay import replay_planner
 from scaffoldlab.planners.scripted import ScriptedPlanner
 from scaffoldlab.planners.settings import VlmSettings
 from scaffoldlab.planners.vlm import vlm_planner
+from scaffoldlab.specs.bodies import solid_boxes
 from scaffoldlab.specs.initial_state import body_poses, sample_initial_state
 from scaffoldlab.specs.models import load_task
-from vlm_server import VlmServer
+from vlm_server import Behaviour, VlmServer
 
 RED, WOOD, STONE = (200, 20, 20), (190, 140, 90), (170, 170, 165)
 
@@ -289,6 +290,56 @@ def test_full_disk_under_the_ledger_stops_the_paying(apple, model, small_disk):
     again = vlm_planner(settings(model), ledger=ledger, check=plan_check(apple))
     library = make_library(apple, again, count=12, seed=7, images=images)
     assert len(library) == 12 and len(model.requests) == asked + 2 * 12 - len(recorded)
+
+
+# --- orientation and collisions -------------------------------------------------------------------------------------
+
+
+def test_orientation_of_a_model_becomes_the_wrist_track(apple, model):
+    planner = vlm_planner(settings(model, orientation=True), check=plan_check(apple))
+    library = make_library(
+        apple, planner, count=2, seed=7, images=[kitchen_picture(apple, i, seed=7) for i in range(2)]
+    )
+    for plan in library.plans:
+        np.testing.assert_array_equal(plan.wrist_e[0], plan.initial_state["hand"])
+        turned = np.degrees(plan.wrist_e[:, 5] - plan.wrist_e[0, 5])
+        np.testing.assert_allclose(turned, np.linspace(0, 60, 20), atol=0.6)  # it saw whole degrees
+        _, wrist = plan.tracks(200)
+        assert np.degrees(np.abs(np.diff(wrist[:, 3:], axis=0))).max() < 1
+
+
+@pytest.mark.parametrize("task", ["move_apple", "open_drawer"])
+def test_oracle_goes_through_nothing_solid(task):
+    composition = load_task(task)
+    check, oracle = plan_check(composition, collisions=True), ScriptedPlanner(composition.task.oracle)
+    for index in range(20):
+        request = make_request(composition, seed=0, index=index)
+        assert check(request, oracle.plan(request)) == []
+
+
+def test_colliders_are_boxes_where_their_solids_are(apple):
+    """The counter's top is at 0.90 m, and the board, 1.6 cm thick, lies on it at y = -0.2 m."""
+    boxes = solid_boxes(apple, body_poses(apple, sample_initial_state(apple, seed=0, index=0)))
+    tops = {b.body: max(c.center_e[2] + c.half[2] for c in boxes if c.body == b.body) for b in boxes}
+    assert set(tops) == {"counter", "cutting_board"}
+    np.testing.assert_allclose([tops["counter"], tops["cutting_board"]], [0.900, 0.916], atol=1e-3)
+    board = next(b for b in boxes if b.body == "cutting_board")
+    np.testing.assert_allclose(board.center_e[:2], (0, -0.2), atol=1e-3)
+
+
+def test_way_through_the_counter_is_quoted_to_the_model(apple, model):
+    def dive(text):
+        waypoints = json.loads(text)
+        waypoints[-1]["hand"]["z"] -= 0.10  # from 6 cm above the board, 1.6 cm thick, into the counter
+        return json.dumps(waypoints)
+
+    picture = kitchen_picture(apple, 0, seed=7)
+    for collisions, repairs in ((False, 0), (True, 1)):
+        model.misbehave("trajectory", Behaviour(rewrite=dive))
+        planner = vlm_planner(settings(model), check=plan_check(apple, collisions=collisions))
+        library = make_library(apple, planner, count=1, seed=7, images=[picture])
+        assert library.plans[0].provenance["repairs"] == repairs
+    assert "which is solid" in model.requests[-1].body["messages"][-1]["content"]
 
 
 def test_interrupt_makes_no_further_plan(apple):

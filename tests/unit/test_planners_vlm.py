@@ -210,6 +210,103 @@ def test_reserved_keypoint_name_and_missing_image_are_refused_before_any_call(pl
     assert not server.requests
 
 
+# --- orientation and votes ------------------------------------------------------------------------------------------
+
+
+def test_orientation_is_asked_for_and_comes_back_in_radians(plan, server):
+    held = np.radians((10.0, -20.0, 350.0))
+    waypoints = plan(request(hand_rpy=held), orientation=True)
+    text = server.requests[1].body["messages"][0]["content"]
+    assert "The initial roll, pitch and yaw of the hand are [10, -20, 350]." in text
+    assert '"hand": {"x": float, "y": float, "z": float, "roll": float, "pitch": float, "yaw": float}}' in text
+    assert '"apple": {"x": float, "y": float, "z": float}, ' in text
+    turned = np.column_stack((np.full(20, 10), np.full(20, -20), np.linspace(350, 410, 20)))
+    np.testing.assert_allclose(np.degrees(waypoints.wrist_rpy), turned, atol=0.06)  # it writes tenths of degrees
+    np.testing.assert_array_equal(waypoints.wrist_rpy[0], held)
+
+
+def test_without_orientation_the_prompt_says_nothing_of_it(plan, server):
+    assert plan().wrist_rpy is None
+    text = server.requests[1].body["messages"][0]["content"]
+    assert "Roll" not in text and '"roll"' not in text and "middle of the task" not in text
+
+
+def test_hand_without_its_angles_is_sent_back(plan, server):
+    def forget(text):
+        waypoints = json.loads(text)
+        del waypoints[4]["hand"]["yaw"]
+        return json.dumps(waypoints)
+
+    server.misbehave("trajectory", Behaviour(rewrite=forget))
+    assert plan(orientation=True).source["repairs"] == 1
+    assert 'waypoint 4: "hand" has no "yaw"' in server.requests[-1].body["messages"][-1]["content"]
+
+
+def test_examples_show_their_orientation(plan, server):
+    zeros = np.zeros((2, 3))
+    shown = Waypoints(
+        keypoints_e=np.zeros((2, 2, 3)), hand_e=zeros, located_e=zeros, wrist_rpy=np.radians([[0, 0, 0], [0, 0, 30]])
+    )
+    plan(orientation=True, examples=lambda request: [shown])
+    assert '"roll": 0.0, "pitch": 0.0, "yaw": 30.0}' in server.requests[1].body["messages"][0]["content"]
+
+
+def test_feedback_comes_before_the_question(plan, server):
+    plan(request(feedback="The apple has fallen."))
+    text = server.requests[1].body["messages"][0]["content"]
+    assert text.index("The apple has fallen.\n") < text.index("exactly 20 waypoints")
+
+
+def shifted(x):
+    """The answer with the hand moved by x [m] at every waypoint."""
+
+    def rewrite(text):
+        waypoints = json.loads(text)
+        for waypoint in waypoints:
+            waypoint["hand"]["x"] += x
+        return json.dumps(waypoints)
+
+    return Behaviour(rewrite=rewrite)
+
+
+def test_of_several_votes_the_most_central_is_taken(plan, server, tmp_path):
+    server.misbehave("trajectory", shifted(0.5), shifted(0.0), shifted(0.03), "short", "short", shifted(0.01))
+    server.misbehave("trajectory", shifted(0.02))
+    waypoints = plan(votes=6)
+    assert waypoints.source["votes"] == {"asked": 6, "valid": 5, "chosen": 4}  # the median, 0.02
+    alone = plan(request(index=1))
+    np.testing.assert_allclose(waypoints.hand_e[1:] - alone.hand_e[1:], [[0.02, 0, 0]] * 19, atol=1e-9)
+    assert waypoints.source["repairs"] == 0 and len(waypoints.source["calls"]) == 10
+
+
+def test_votes_are_separate_calls_that_are_recorded_and_replayed(plan, server, tmp_path):
+    server.misbehave("trajectory", shifted(0.5), shifted(0.02), shifted(0.01))
+    first, count = plan(votes=3), len(server.requests)
+    assert count == 6 and [r.sample for r in records(tmp_path)] == [0, 0, 1, 1, 2, 2]
+    again = plan(votes=3)
+    np.testing.assert_array_equal(again.hand_e, first.hand_e)
+    replayed = replay_planner(tmp_path / "ledger.jsonl").plan(request())
+    np.testing.assert_array_equal(replayed.hand_e, first.hand_e)
+    assert replayed.source["votes"] == first.source["votes"] and len(server.requests) == count
+    plan(votes=4)
+    assert len(server.requests) == count + 2
+
+
+def test_votes_fail_only_when_all_do(plan, server):
+    server.misbehave("trajectory", *["short"] * 4)
+    with pytest.raises(ScaffoldError, match="gave no usable answer to the trajectory query in 2 replies"):
+        plan(votes=2)
+
+
+def test_ledger_from_before_there_were_votes_is_read(plan, server, tmp_path):
+    first, path = plan(), tmp_path / "ledger.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({k: v for k, v in line.items() if k != "sample"}) + "\n" for line in lines))
+    count = len(server.requests)
+    np.testing.assert_array_equal(plan().hand_e, first.hand_e)
+    assert len(server.requests) == count
+
+
 # --- unusable replies -----------------------------------------------------------------------------------------------
 
 

@@ -111,6 +111,12 @@ def test_what_is_out_of_view_is_named(monkeypatch):
     assert [text.get_text() for text in texts] == ["hand", "cup", "not in view: far, above"]
 
 
+def test_plan_that_is_out_of_view_as_a_whole_is_named_too(monkeypatch):
+    """A camera whose pose is wrong: the picture says so instead of failing."""
+    plan = make_plan({"far": ((9, 0, 1), (9, 0, 1))}, hand=((9, 1, 1), (9, 2, 1)))
+    assert [text.get_text() for text in drawn_texts(monkeypatch, make_image(), plan)] == ["not in view: hand, far"]
+
+
 @pytest.mark.parametrize("end", [(0, 0, 3), (0.1, 0.1, 1.9999999)], ids=["behind", "at the lens"])
 @pytest.mark.parametrize("turned", [False, True])
 def test_track_that_leaves_the_view_is_drawn_as_far_as_it_is_seen(end, turned):

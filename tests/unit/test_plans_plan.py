@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.geometry import matrix_from_rpy, quat_xyzw_from_rpy, rpy_chain, rpy_from_quat_xyzw
 from scaffoldlab.keypoints.keypoint import Keypoint
 from scaffoldlab.plans.plan import Plan, interpolate, with_waypoint_noise
 
@@ -151,3 +152,60 @@ def test_noise_refuses_what_it_cannot_draw(sigma, seed, provenance):
 def test_plan_refuses_what_cannot_be_tracked(changes, message):
     with pytest.raises(ScaffoldError, match=f"plan of task 'move_apple': .*{message}"):
         make_plan(**changes)
+
+
+# --- orientation ----------------------------------------------------------------------------------------------------
+
+
+def turning(*rpy_deg):
+    """A plan that stays where it is and turns from one orientation to the next."""
+    angles = np.radians(rpy_deg)
+    wrist_e = np.concatenate([np.zeros((len(angles), 3)), angles], 1)
+    return make_plan(wrist_e=wrist_e, keypoints_e=np.zeros((len(angles), 2, 3)))
+
+
+def rotations(track):
+    return matrix_from_rpy(track[:, 3:])
+
+
+@given(arrays(float, (2, 3), elements=st.floats(-1.5, 1.5)))
+def test_rotation_turns_about_one_axis_at_one_speed_and_without_jumps(angles):
+    """Between two waypoints every step turns by the same matrix: this is what spherical interpolation means."""
+    _, track = turning(*np.degrees(angles)).tracks(9)
+    np.testing.assert_allclose(track[[0, -1], 3:], angles, atol=1e-12)
+    matrices = rotations(track)
+    steps = np.swapaxes(matrices[:-1], 1, 2) @ matrices[1:]
+    np.testing.assert_allclose(steps, np.broadcast_to(steps[0], steps.shape), atol=1e-6)
+
+
+def test_rotation_about_one_axis_is_linear_in_its_angle():
+    for axis in range(3):
+        goal = np.zeros(3)
+        goal[axis] = 80
+        _, track = turning((0, 0, 0), goal).tracks(5)
+        np.testing.assert_allclose(np.degrees(track[:, 3 + axis]), [0, 20, 40, 60, 80], atol=1e-9)
+
+
+def test_rotation_through_a_pitch_of_90_degrees_does_not_jump():
+    """(180, 60, 180) is the rotation (0, 120, 0): in a chain it follows (0, 60, 0) as that."""
+    chain = rpy_chain(np.radians([(360, 60, 0), (180, 60, 180)]), start=np.zeros(3))
+    np.testing.assert_allclose(np.degrees(chain), [(0, 60, 0), (0, 120, 0)], atol=1e-9)
+    _, track = turning(*np.degrees(chain)).tracks(7)
+    expected = np.column_stack((np.zeros(7), [60, 70, 80, 90, 100, 110, 120], np.zeros(7)))
+    np.testing.assert_allclose(np.degrees(track[:, 3:]), expected, atol=1e-5)
+
+
+@given(arrays(float, 3, elements=st.floats(-7, 7)), st.sampled_from([None, -1, 1]), st.floats(-3, 3))
+def test_angles_of_a_rotation_are_those_near_by_and_give_the_same_rotation(rpy, lock, off):
+    if lock:
+        rpy[1] = lock * np.pi / 2
+    found = rpy_from_quat_xyzw(quat_xyzw_from_rpy(rpy), near=rpy + off * np.array([0.1, 0, 0.1]))
+    np.testing.assert_allclose(matrix_from_rpy(found), matrix_from_rpy(rpy), atol=1e-6)
+    np.testing.assert_allclose(rpy_from_quat_xyzw(quat_xyzw_from_rpy(rpy), near=rpy), rpy, atol=1e-5)
+
+
+def test_plan_that_does_not_turn_keeps_its_angles_to_the_last_bit():
+    plan = make_plan(n=20)
+    plan.wrist_e[:, 3:] = (0.1, 0.2, 0.3)
+    _, track = plan.tracks(200)
+    assert (track[:, 3:] == interpolate(plan.wrist_e, 200)[:, 3:]).all()

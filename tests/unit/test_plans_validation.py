@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.geometry import matrix_from_rpy
 from scaffoldlab.keypoints.keypoint import Keypoint
 from scaffoldlab.planners.base import PlanRequest, Waypoints
-from scaffoldlab.plans.validation import PlanLimits, validate_waypoints
+from scaffoldlab.plans.validation import PlanLimits, collision_reasons, validate_waypoints
+from scaffoldlab.specs.bodies import SolidBox
 
 APPLE, BOARD, HAND = np.array((0.1, 0.2, 0.94)), np.array((0.0, -0.2, 0.91)), np.array((-0.1, 0.1, 1.15))
 LIMITS = PlanLimits(duration_s=5.0, workspace_e=((-0.45, -0.65, 0.85), (0.45, 0.65, 1.6)), height_min=0.9)
@@ -272,6 +274,81 @@ def test_all_mistakes_are_told_at_once():
         "below",
         "reach",
     ]
+
+
+# --- orientation ----------------------------------------------------------------------------------------------------
+
+
+def turned(*yaws_deg, count=20):
+    """The good plan with the hand turned about z, evenly from one yaw to the next."""
+    yaw = np.radians(np.interp(np.linspace(0, len(yaws_deg) - 1, count), range(len(yaws_deg)), yaws_deg))
+    return replace(make_waypoints(), wrist_rpy=np.column_stack((np.zeros((count, 2)), yaw)))
+
+
+def test_slow_turn_is_no_mistake():
+    assert validate_waypoints(make_request(), turned(0, 90, 360), LIMITS) == []
+
+
+def test_fast_turn_is_told():
+    """5 s over 19 intervals are 0.263 s each; at 3 rad/s that is 45 degrees."""
+    wrong = turned(0)
+    wrong.wrist_rpy[7:, 1] = np.radians(80)
+    assert only(validate_waypoints(make_request(), wrong, LIMITS)) == (
+        "waypoints 6 to 7, the hand: turns by 80 deg in 0.26 s; allowed: 45 deg per waypoint."
+    )
+
+
+def test_turn_that_does_not_begin_as_the_hand_is_held_is_told():
+    request = replace(make_request(), hand_rpy=np.radians((0, 0, -30)))
+    reason = only(validate_waypoints(request, turned(0), LIMITS))
+    assert reason.startswith(
+        "waypoint 0, the hand: it is turned by 30 deg from its initial orientation; allowed: 6 deg"
+    )
+
+
+def test_orientation_of_another_shape_and_not_finite_is_told():
+    assert "hand orientations: got 5; allowed: exactly 20." in validate_waypoints(
+        make_request(), turned(0, count=5), LIMITS
+    )
+    wrong = turned(0)
+    wrong.wrist_rpy[3, 2] = np.nan
+    assert "orientation" in only(validate_waypoints(make_request(), wrong, LIMITS))
+
+
+# --- collisions -----------------------------------------------------------------------------------------------------
+
+COUNTER = SolidBox(
+    body="counter", center_e=np.array((0, 0, 0.45)), rotation_eb=np.eye(3), half=np.array((0.4, 0.7, 0.45))
+)
+
+
+def way(*points):
+    return np.array(points, float)
+
+
+def test_way_above_the_counter_is_free_and_one_through_it_is_told():
+    assert collision_reasons(way((0, 0, 1.1), (0.2, 0, 0.9), (0.3, 0, 1.1)), [COUNTER]) == []
+    assert collision_reasons(
+        way((0, 0, 1.1), (0.2, 0, 0.8), (0.3, 0, 1.1)), [COUNTER], origin_e=np.array((0, 0, 0.9))
+    ) == [
+        "waypoints 1 to 2, the hand: at (0.20, 0.00, -0.10) it is 0.10 m inside 'counter', which is solid; "
+        "allowed: 0.01 m. Move around it or above it."
+    ]
+
+
+def test_wall_between_two_waypoints_is_found():
+    """Both ends are free; a quarter turn about z makes the thin axis x of the wall the y of the env."""
+    wall = SolidBox(
+        body="wall", center_e=np.array((0, 0.3, 1)), rotation_eb=matrix_from_rpy(np.array((0, 0, np.pi / 2))),
+        half=np.array((0.02, 1, 1)),
+    )  # fmt: skip
+    across = only(collision_reasons(way((0, 0, 1), (0, 0.6, 1)), [wall]))
+    assert "waypoints 0 to 1" in across and "0.02 m inside 'wall'" in across
+    assert collision_reasons(way((0, 0, 1), (0.5, 0.25, 1)), [wall]) == []
+
+
+def test_solid_that_the_hand_starts_in_is_left_out():
+    assert collision_reasons(way((0, 0, 0.5), (0, 0, 1.2)), [COUNTER]) == []
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Task, scene and robot files: what holds for every registered task, and what a wrong file is told."""
 
 import json
+from functools import cache
 
 import jsonschema
 import numpy as np
@@ -11,6 +12,7 @@ from conftest import ROOT, write_yaml
 from scaffoldlab.cli import main
 from scaffoldlab.cli.common import task_name
 from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.geometry import pose_apply
 from scaffoldlab.planners.base import Waypoints
 from scaffoldlab.planners.making import make_request, plan_limits
 from scaffoldlab.planners.scripted import oracle_waypoints
@@ -19,6 +21,7 @@ from scaffoldlab.specs.bodies import body_names, body_surfaces
 from scaffoldlab.specs.initial_state import body_poses, sample_initial_state
 from scaffoldlab.specs.models import RobotSpec, SceneSpec, TaskSpec, load_task
 from scaffoldlab.specs.paths import list_named
+from scaffoldlab.usd.reader import joint_limits
 
 TASKS = sorted(path.parent.name for path in (ROOT / "tasks").glob("*/task.yaml"))
 FILES = [
@@ -112,27 +115,87 @@ def test_postures_are_within_the_limits_of_the_joints(composition):
                 assert low - 0.01 <= angle <= high + 0.01, f"{name}: {angle:.1f} deg is outside {low:.1f}..{high:.1f}"
 
 
-def test_success_does_not_hold_at_the_start_and_holds_at_the_end_of_the_oracle(composition):
-    """Only conditions on keypoints can be read off a plan; a joint condition is checked by its displacement."""
-    condition = composition.task.success
+def test_success_does_not_hold_at_the_start_and_is_reached_by_the_oracle(composition):
+    """A plan has keypoints only: what reads a body or a joint is checked by how its keypoints move."""
+    condition, surfaces = composition.task.success, body_surfaces(composition)
     for index in range(20):
         request = make_request(composition, seed=9, index=index)
         keypoints_e, _ = oracle_waypoints(composition.task.oracle, request)
-        at = [dict(zip(request.keypoint_names, row, strict=True)) for row in keypoints_e]
-        assert not holds(condition, at[0], at[0]) and holds(condition, at[0], at[-1])
+        track = [dict(zip(request.keypoint_names, row, strict=True)) for row in keypoints_e]
+        state = sample_initial_state(composition, seed=9, index=index)
+        poses = body_poses(composition, state)
+        clouds = {k.body: (k.name, pose_apply(poses[k.body], surfaces[k.body])) for k in composition.task.keypoints}
+        joint = joint_reader(composition, state)
+        assert not holds(condition, track[:1], clouds, joint)
+        assert any(holds(condition, track[: n + 1], clouds, joint) for n in range(1, len(track)))
 
 
-def holds(condition, start, now) -> bool:
-    """The documented meaning of the conditions, on keypoint positions by name."""
+def joint_reader(composition, state):
+    """Tells where a joint must be for the keypoints to be where they are; it has to be possible within 6 mm.
+
+    Of an asset that nothing holds, only the distances between its keypoints tell.
+    """
+
+    @cache
+    def table(asset_name, joint):
+        """Joint positions, and the keypoints of the asset at each of them."""
+        asset = composition.scene.asset(asset_name, "")
+        column = (7 if composition.is_free(asset) else 0) + list(asset.joints).index(joint)
+        positions, rows = np.linspace(*joint_limits(composition.usd(asset.usd))[joint], 60), []
+        for position in positions:
+            moved = state[asset_name].copy()
+            moved[column] = position
+            poses = body_poses(composition, state | {asset_name: moved})
+            rows.append([pose_apply(poses[k.body], np.array(k.point)) for k in on(asset_name)])
+        return positions, np.array(rows)
+
+    def on(asset_name):
+        return [k for k in composition.task.keypoints if k.body.startswith(f"{asset_name}/")]
+
+    def position(leaf, now) -> float:
+        positions, there = table(leaf.asset, leaf.joint)
+        wanted = np.array([now[k.name] for k in on(leaf.asset)])
+        if composition.is_free(composition.scene.asset(leaf.asset, "")):
+            there, wanted = (np.linalg.norm(p[..., :1, :] - p[..., 1:, :], axis=-1) for p in (there, wanted))
+        errors = np.abs(there - wanted).reshape(len(positions), -1).max(1)
+        assert errors.min() < 0.006
+        return float(positions[errors.argmin()])
+
+    return position
+
+
+def holds(condition, track, clouds, joint) -> bool:
+    """The documented meaning of the conditions, on keypoint positions by name, from the start to now."""
+    start, now = track[0], track[-1]
     if condition.all:
-        return all(holds(c, start, now) for c in condition.all)
+        return all(holds(c, track, clouds, joint) for c in condition.all)
     if condition.any:
-        return any(holds(c, start, now) for c in condition.any)
-    if (near := condition.near) is not None:
-        return bool(np.linalg.norm((now[near.keypoint] - now[near.to])[: len(near.axes)]) < near.distance)
-    if (on_top := condition.on_top) is not None:
-        return bool(abs(now[on_top.keypoint][2] - now[on_top.of][2] - on_top.height) < on_top.tolerance)
-    return any(np.linalg.norm(now[name] - start[name]) > condition.joint_beyond.distance for name in now)
+        return any(holds(c, track, clouds, joint) for c in condition.any)
+    name, leaf = condition.leaf
+    if name == "near":
+        return bool(np.linalg.norm((now[leaf.keypoint] - now[leaf.to])[: len(leaf.axes)]) < leaf.distance)
+    if name == "on_top":
+        return bool(abs(now[leaf.keypoint][2] - now[leaf.of][2] - leaf.height) < leaf.tolerance)
+    if name == "upright":
+        return True  # plans say nothing about how things are turned
+    if name == "displaced":
+        away = np.array([at[leaf.keypoint] - start[leaf.keypoint] for at in track])
+        kept = leaf.height_tolerance is None or np.abs(away[:, 2]).max() < leaf.height_tolerance
+        return bool(np.linalg.norm(away[-1, :2]) > leaf.distance and kept)
+    if name == "swings":
+        z = [at[leaf.keypoint][2] for at in track]
+        z = [height for height, before in zip(z, [None, *z], strict=False) if height != before]
+        turns = [b for a, b, c in zip(z, z[1:], z[2:], strict=False) if (b - a) * (c - b) < 0]
+        legs = np.abs(np.diff([z[0], *turns, z[-1]]))
+        return len(legs) >= 2 * leaf.count and bool((legs >= leaf.height).all())
+    if name == "touching":
+        shifted = [
+            points[::20] + now[keypoint] - start[keypoint]
+            for keypoint, points in (clouds[leaf.body], clouds[leaf.other])
+        ]
+        return bool(np.linalg.norm(shifted[0][:, None] - shifted[1], axis=-1).min() < 0.01)
+    position = abs(joint(leaf, now))
+    return position > leaf.distance if name == "joint_beyond" else position < leaf.distance
 
 
 def test_every_movable_thing_has_an_initial_state(composition):
@@ -244,7 +307,7 @@ BAD_TASKS = {
     "two conditions at once": (
         set_at("success", "near", {"keypoint": "apple", "to": "cutting board", "distance": 0.1}),
         "success",
-        "exactly one of near, on_top, joint_beyond, all, any",
+        "exactly one of near, on_top, joint_beyond, joint_within, upright, displaced, swings, touching, all, any",
         "got near, all",
     ),
     "condition of nothing": (set_at("success", {"all": []}), "success.all", "at least 1", "[]"),
@@ -259,7 +322,12 @@ BAD_TASKS = {
         "'kitchen_countre'",
         "Did you mean 'kitchen_counter'?",
     ),
-    "unknown robot": (set_at("robot", "allegro"), "robot", "'allegro'", "Did you mean 'allegro_floating'?"),
+    "unknown robot": (
+        set_at("robot", "allegro_floatin"),
+        "robot",
+        "'allegro_floatin'",
+        "Did you mean 'allegro_floating'?",
+    ),
     "keypoint on a body that does not exist": (
         set_at("keypoints", 0, "body", "aple"),
         "keypoints.0.body",
@@ -284,6 +352,49 @@ BAD_TASKS = {
         "success",
         "unknown keypoint 'board'",
         "Allowed: apple, cutting board",
+    ),
+    "unknown keypoint of a swing": (
+        set_at("success", {"swings": {"keypoint": "aple", "height": 0.05}}),
+        "success.swings",
+        "Did you mean 'apple'?",
+    ),
+    "swing of a thing that cannot move": (
+        set_at("success", {"swings": {"keypoint": "cutting board", "height": 0.05}}),
+        "success.swings: can never become true: 'cutting_board' is static",
+        "name a body that moves",
+    ),
+    "no swings": (
+        set_at("success", {"swings": {"keypoint": "apple", "height": 0.05, "count": 0}}),
+        "success.swings.count",
+        "greater than or equal to 1",
+    ),
+    "way that is longer than the workspace": (
+        set_at("success", {"displaced": {"keypoint": "apple", "distance": 2}}),
+        "success.displaced.distance: can never become true: got 2 m",
+        "1.58 m",  # of 0.9 m by 1.3 m
+    ),
+    "keypoints that keep their distance": (
+        set_at("success", "all", 0, "near", "keypoint", "cutting board"),
+        "success.near: can never change",
+        "keep their distance",
+    ),
+    "upright thing that cannot move": (
+        set_at("success", {"upright": {"body": "cutting_board"}}),
+        "success.upright: can never become true",
+        "static",
+    ),
+    "axis outside its set": (
+        set_at("success", {"upright": {"body": "apple", "axis": "up"}}),
+        "success.upright.axis",
+        "'x', 'y' or 'z'",
+    ),
+    "touch of a thing that cannot move": (
+        set_at("success", {"touching": {"body": "apple", "other": "counter"}}),
+        "success.touching: can never become true: 'counter' is static",
+    ),
+    "touch of a thing with itself": (
+        set_at("success", {"touching": {"body": "apple", "other": "apple"}}),
+        "success.touching: needs two bodies",
     ),
     "unknown keypoint in the oracle": (
         set_at("oracle", 0, "hand", "to", "appel"),
@@ -324,6 +435,22 @@ BAD_TASKS = {
         "initial_state.objects.counter",
         "static, needs rigid",
     ),
+    "goal of no kind": (set_at("oracle", 0, "hand", {"offset": [0, 0, 1]}), "oracle.0.hand", "or 'arc: {center:"),
+    "gathered keypoint that does not exist": (
+        set_at("oracle", 2, "gather", {"keypoints": ["apple", "aple"], "distance": 0.1}),
+        "oracle.grasp",
+        "Did you mean 'apple'?",
+    ),
+    "one gathered keypoint": (
+        set_at("oracle", 2, "gather", {"keypoints": ["apple"], "distance": 0.1}),
+        "oracle.2.gather.keypoints",
+        "at least 2",
+    ),
+    "goal in the middle of keypoints that do not exist": (
+        set_at("oracle", 0, "hand", {"to": ["apple", "bord"]}),
+        "oracle.approach",
+        "unknown keypoint 'bord'",
+    ),
 }
 
 
@@ -351,6 +478,29 @@ BAD_DRAWERS = {
         "success.joint_beyond.joint",
         "Did you mean 'drawer_top_joint'?",
     ),
+    "joint of success beyond its limit": (
+        set_at("success", "joint_beyond", "distance", 0.5),
+        "success.joint_beyond.distance",
+        "can never become true",
+        "'drawer_top_joint' moves from -0.4 to 0",
+        "got 0.5",
+        "allowed: less than 0.4",
+    ),
+    "joint of a closing that does not exist": (
+        set_at("success", {"joint_within": {"asset": "cabinet", "joint": "drawer_top", "distance": 0.1}}),
+        "success.joint_within.joint",
+        "Did you mean 'drawer_top_joint'?",
+    ),
+    "asset of a closing that does not exist": (
+        set_at("success", {"joint_within": {"asset": "cabinett", "joint": "drawer_top_joint", "distance": 0.1}}),
+        "success.joint_within.asset",
+        "Did you mean 'cabinet'?",
+    ),
+    "upright link that does not exist": (
+        set_at("success", {"upright": {"body": "cabinet/drawer_topp"}}),
+        "success.upright.body",
+        "Did you mean 'cabinet/drawer_top'?",
+    ),
     "negative distance": (
         set_at("success", "joint_beyond", "distance", -0.2),
         "success.joint_beyond.distance",
@@ -362,6 +512,17 @@ BAD_DRAWERS = {
         "unknown joint 'drawer_topp_joint'",
         "Did you mean 'drawer_top_joint'?",
     ),
+    "initial position beyond the joint's limits": (
+        set_at("initial_state", "joints", "cabinet", {"drawer_top_joint": [-0.1, 0.2]}),
+        "initial_state.joints.cabinet.drawer_top_joint",
+        "got -0.1 to 0.2",
+        "allowed: within the limits of the joint, -0.4 to 0",
+    ),
+    "root of a thing that is fixed to the world": (
+        set_at("initial_state", "objects", {"cabinet": {"x": 0, "y": 0, "z": 0}}),
+        "initial_state.objects.cabinet",
+        "an articulation that is fixed to the world, needs rigid or an articulation that is not fixed",
+    ),
 }
 
 
@@ -369,6 +530,44 @@ BAD_DRAWERS = {
 def test_wrong_task_over_an_articulation_is_told_the_links_and_joints(write_task, case):
     change, field, *words = BAD_DRAWERS[case]
     path = write_task("broken", change, base="open_drawer")
+    message = load_error("broken")
+    assert message.startswith(f"{path}: {field}"), message
+    for word in words:
+        assert word in message
+
+
+BAD_PLIERS = {
+    "joint that does not exist": (
+        set_at("initial_state", "joints", "pliers", {"hing": 0.5}),
+        "initial_state.joints.pliers",
+        "unknown joint 'hing'",
+        "Did you mean 'hinge'?",
+    ),
+    "joint beyond its limits": (
+        set_at("initial_state", "joints", "pliers", "hinge", [0.5, 1.5]),
+        "initial_state.joints.pliers.hinge",
+        "got 0.5 to 1.5",
+        "0 to 0.8727",  # 50 deg
+    ),
+    "half that does not exist": (
+        set_at("keypoints", 0, "body", "pliers/lef"),
+        "keypoints.0.body",
+        "Did you mean 'pliers/left'?",
+        "pliers/right",
+    ),
+    "no half": (set_at("contact", "pliers"), "contact", "Allowed: pliers/left, pliers/right"),
+    "joint of success that does not exist": (
+        set_at("success", "joint_within", "joint", "pivot"),
+        "success.joint_within.joint",
+        "Allowed: hinge",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PLIERS)
+def test_wrong_task_over_a_free_articulation_is_told_the_halves_and_joints(write_task, case):
+    change, field, *words = BAD_PLIERS[case]
+    path = write_task("broken", change, base="close_pliers")
     message = load_error("broken")
     assert message.startswith(f"{path}: {field}"), message
     for word in words:

@@ -13,11 +13,13 @@ from pxr import Usd, UsdGeom, UsdPhysics, UsdShade
 
 from allegro import FINGERS, LIMITS, THUMB_LIMITS, hand_kinematics, matrix_of
 from conftest import ROOT
+from scaffoldlab.geometry import pose_apply
 from scaffoldlab.specs.models import load_task
-from scaffoldlab.usd.reader import body_names, joint_names, link_poses, surface_points
+from scaffoldlab.usd.reader import body_names, is_fixed, joint_limits, joint_names, link_poses, surface_points
 
 ASSETS = sorted(ROOT.glob("assets/*/*/*.usda"))
 HAND = ROOT / "assets/robots/allegro_floating/allegro_floating.usda"
+ARM = ROOT / "assets/robots/iiwa_allegro/iiwa_allegro.usda"
 APPLE = ROOT / "assets/objects/apple/apple.usda"
 CABINET = ROOT / "assets/objects/cabinet/cabinet.usda"
 MASSES = (0.0119, 0.065, 0.0355, 0.026)
@@ -91,8 +93,9 @@ def test_colliders_are_primitives_or_convex_hulls(path, stages):
 @pytest.mark.parametrize("path", ASSETS, ids=names(ASSETS))
 def test_every_collider_has_a_friction_and_no_restitution(path, stages):
     """Paper, Table 2: friction 1 of things and 2 of the fingertips, restitution 0."""
-    expected, combine = (2.0, "max") if path == HAND else (1.0, "average")
     for prim in colliders(stages[path]):
+        of_hand = path == HAND or (path == ARM and "/arm_" not in str(prim.GetPath()))
+        expected, combine = (2.0, "max") if of_hand else (1.0, "average")
         material, _ = UsdShade.MaterialBindingAPI(prim).ComputeBoundMaterial("physics")
         assert material, f"{prim.GetPath()} has no material"
         physics = UsdPhysics.MaterialAPI(material.GetPrim())
@@ -148,6 +151,42 @@ def test_drawers_slide_out_by_40_cm_and_not_in(stages):
     assert joint_names(CABINET) == ["drawer_bottom_joint", "drawer_middle_joint", "drawer_top_joint"]
 
 
+@pytest.mark.parametrize(("name", "root", "other"), [("pliers", "left", "right"), ("scissors", "first", "second")])
+def test_tools_are_two_halves_that_nothing_holds(name, root, other, stages):
+    """Without a named root PhysX would choose one of the two by itself."""
+    path = ROOT / f"assets/objects/{name}/{name}.usda"
+    assert not is_fixed(path) and body_names(path) == [root, other] and joint_names(path) == ["hinge"]
+    roots = [p.GetName() for p in stages[path].Traverse() if p.HasAPI(UsdPhysics.ArticulationRootAPI)]
+    assert roots == [root]
+    joint = UsdPhysics.RevoluteJoint(stages[path].GetPrimAtPath(f"/{name}/joints/hinge"))
+    assert [p.name for p in joint.GetBody0Rel().GetTargets()] == [root] and joint.GetAxisAttr().Get() == "Z"
+    low, high = joint_limits(path)["hinge"]
+    assert low == 0 and high > np.radians(40)  # closed is 0, and the tasks start at up to 40 deg
+    np.testing.assert_allclose(link_poses(path, {"hinge": 0.3})[root], [0, 0, 0, 0, 0, 0, 1])
+
+
+@pytest.mark.parametrize(("task", "asset"), [("close_pliers", "pliers"), ("close_scissors", "scissors")])
+def test_tools_lie_on_the_counter_where_the_task_says(task, asset, stages):
+    """The lowest point of every half is on the stone, 0.9 m up, and the hinge's axis is upright."""
+    height = load_task(task).task.initial_state.objects[asset].z
+    stage = stages[ROOT / f"assets/objects/{asset}/{asset}.usda"]
+    boxes = UsdGeom.BBoxCache(Usd.TimeCode.Default(), [UsdGeom.Tokens.guide])
+    for half in body_names(ROOT / f"assets/objects/{asset}/{asset}.usda"):
+        low = boxes.ComputeWorldBound(stage.GetPrimAtPath(f"/{asset}/{half}")).ComputeAlignedRange().GetMin()[2]
+        assert low == pytest.approx(0.90 - height[0], abs=1e-4) and height[0] == height[1]
+
+
+def test_fridge_door_hangs_on_its_left_edge_and_opens_towards_the_room(stages):
+    path = ROOT / "assets/objects/fridge/fridge.usda"
+    assert is_fixed(path) and body_names(path) == ["body", "door"]
+    assert joint_limits(path)["door_joint"] == pytest.approx((-np.radians(110), 0))
+    closed, opened = (link_poses(path, {"door_joint": angle})["door"] for angle in (0, -np.pi / 2))
+    # Half a metre along the door from the hinge, to the right: at 90 deg it points into the room, along -x.
+    along = np.array([0, -0.5, 0])
+    np.testing.assert_allclose(pose_apply(closed, along), [0, -0.2, 0], atol=1e-6)
+    np.testing.assert_allclose(pose_apply(opened, along), [-0.5, 0.3, 0], atol=1e-6)
+
+
 # --- the hand -------------------------------------------------------------------------------------------------------
 
 
@@ -175,6 +214,7 @@ def test_palm_has_the_published_mass_and_the_hand_carries_its_own_weight(stages)
     masses = {prim.GetName(): UsdPhysics.MassAPI(prim).GetMassAttr().Get() for prim in bodies}
     assert masses["palm"] == pytest.approx(0.4154) and masses["wrist_yaw"] == pytest.approx(0.02)
     assert all(prim.GetAttribute("physxRigidBody:disableGravity").Get() for prim in bodies)
+    assert all(prim.GetAttribute("mjc:gravcomp").Get() == 1 for prim in bodies)
     root = stage.GetDefaultPrim()
     assert root.GetAttribute("physxArticulation:enabledSelfCollisions").Get() is False
     iterations = [

@@ -26,17 +26,28 @@ TIP_RADIUS, LINK_RADIUS = 0.012, 0.0105
 def build(folder: Path, license: str) -> None:
     usd = UsdWriter(folder / "allegro_floating.usda", license=license)
     usd.articulation()
+    materials(usd)
+    _wrist(usd)
+    palm(usd)
+    _sleeve(usd)
+    fingers(usd)
+    usd.save()
+
+
+def materials(usd: UsdWriter) -> None:
+    """What the hand is made of, here and on an arm."""
     usd.friction("rubber", static=2.0, dynamic=2.0, combine="max")
     usd.surface("shell", color=(0.045, 0.05, 0.06), roughness=0.35)
     usd.surface("joint", color=(0.42, 0.44, 0.47), roughness=0.3, metallic=1.0)
     usd.surface("tip", color=(0.86, 0.87, 0.88), roughness=0.6)
-    _wrist(usd)
-    _palm(usd)
+
+
+def fingers(usd: UsdWriter) -> None:
+    """The four fingers, on a body called ``palm``."""
     for finger, (y, z, roll_deg) in FINGERS.items():
         quat = quat_xyzw_from_rpy(np.radians([roll_deg, 0, 0]))
         _finger(usd, finger, (0, y, z), quat)
     _thumb(usd)
-    usd.save()
 
 
 def _wrist(usd: UsdWriter) -> None:
@@ -65,11 +76,16 @@ def _wrist(usd: UsdWriter) -> None:
         parent = child
 
 
-def _palm(usd: UsdWriter) -> None:
+def palm(usd: UsdWriter) -> None:
+    """Shapes of the body called ``palm``."""
     size, position = (0.034, 0.112, 0.095), (-0.0205, 0.0, -0.0475)
     usd.collider("palm/collider", "box", size=size, position=position, friction="rubber")
     usd.visual("palm/shell", rounded_box(size, 0.012), surface="shell", position=position)
     usd.visual("palm/pad", rounded_box((0.006, 0.084, 0.06), 0.0028), surface="joint", position=(-0.0042, 0, -0.045))
+
+
+def _sleeve(usd: UsdWriter) -> None:
+    """Something for the eye where an arm would be."""
     usd.visual("palm/cuff", capsule(0.032, 0.05), surface="joint", position=(-0.0205, 0, -0.115))
     usd.visual("palm/arm", capsule(0.026, 0.10), surface="shell", position=(-0.0205, 0, -0.18))
 

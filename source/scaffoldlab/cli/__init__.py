@@ -10,9 +10,14 @@ from scaffoldlab.files import DISK_ERRORS, what_next
 
 COMMANDS = {
     "doctor": "tell what works on this machine, and the fix for what does not",
-    "plan": "make a plan library: scripted oracle, vision-language model, or recorded replies",
+    "plan": "make a plan library: scripted or perturbed oracle, vision-language model, or recorded replies",
+    "refine": "refine a model's plans by showing it those that the policy carried out well",
     "train": "train a policy, keeping the best checkpoint by evaluation",
     "evaluate": "evaluate a checkpoint beside its baselines and write a report",
+    "imitate": "train a diffusion policy on rollouts of a trained policy",
+    "experiment": "run an experiment of the paper and write its tables",
+    "export": "write a checkpoint as one ONNX file that says what it sees and what its actions mean",
+    "deploy": "run an exported policy on a robot, with a pose tracker",
     "demo": "plan, train, evaluate and report, from nothing",
     "schema": "print the JSON Schema of task.yaml, for editors",
 }

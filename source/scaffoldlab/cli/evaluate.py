@@ -16,6 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--noise", type=float, default=0.0, help="noise of the oracle's waypoints [m]")
     parser.add_argument("--episodes", type=int, default=100, help="initial states")
     parser.add_argument("--trials", type=int, default=1, help="episodes per state and policy")
+    parser.add_argument("--replan", action="store_true", help="also let the oracle plan again where tracking fails")
+    parser.add_argument("--replan-error", type=float, default=None, help="tracking error that counts as failing [m]")
+    parser.add_argument("--replan-steps", type=int, default=20, help="control steps in a row that it lasts")
     parser.add_argument("--out", type=Path, default=Path("outputs/evaluation"), help="folder of the report")
     add_simulation(parser)
 
@@ -50,11 +53,20 @@ def evaluate(name, checkpoint: Path, library, args: argparse.Namespace, console)
     from scaffoldlab.tasks.simulation import with_default_presets
     from scaffoldlab.training import STATE
 
+    replanner = None
+    if getattr(args, "replan", False):
+        from scaffoldlab.evaluation.replan import Replanner
+        from scaffoldlab.planners.scripted import ScriptedPlanner
+        from scaffoldlab.specs.models import load_task
+
+        oracle = ScriptedPlanner(load_task(name).task.oracle)
+        replanner = Replanner(oracle, error=args.replan_error, steps=args.replan_steps)
     state = checkpoint.parent / STATE
     evaluation = Evaluation(
         task=name, checkpoint=checkpoint, library=library, trials=args.trials, seed=args.seed, device=args.device,
         overrides=with_default_presets(args.overrides, args.device), folder=args.out,
         training=json.loads(state.read_text())["curve"] if state.is_file() else [],
+        replanner=replanner,
     )  # fmt: skip
     with progress_bar(console) as bar:
         jobs: dict = {}
@@ -69,11 +81,12 @@ def evaluate(name, checkpoint: Path, library, args: argparse.Namespace, console)
 
 def headline(metrics: dict) -> str:
     """The result in one line."""
+    replanned = f", replanned {metrics['replanned_success_rate']:.0%}" if "replanned_success_rate" in metrics else ""
     return (
         f"{metrics['task']} on {metrics['physics']} ({metrics['device']}), plans by {metrics['plan_source']}: success "
         f"{metrics['success_rate']:.0%} ± {metrics['success_stderr']:.1%} deterministic, "
         f"{metrics['sampled_success_rate']:.0%} sampled; zero action {metrics['zero_action_success_rate']:.0%}, "
-        f"best timed close {metrics['best_timed_close_success_rate']:.0%}"
+        f"best timed close {metrics['best_timed_close_success_rate']:.0%}{replanned}"
     )
 
 

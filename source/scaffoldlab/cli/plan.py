@@ -6,22 +6,33 @@ from typing import TYPE_CHECKING
 
 from scaffoldlab.cli.common import add_simulation, add_task, progress_bar, quiet, task_name
 from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.planners.making import SPLIT_PLANS, SPLITS
 
 if TYPE_CHECKING:
-    from scaffoldlab.planners.base import Planner
+    from scaffoldlab.planners.base import Examples, Planner
     from scaffoldlab.specs.models import Composition
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     add_task(parser)
-    parser.add_argument("--planner", choices=["scripted", "vlm", "replay"], default="scripted", help="who plans")
-    parser.add_argument("--num-plans", type=int, default=64, help="number of plans")
+    parser.add_argument(
+        "--planner", choices=["scripted", "perturbed", "vlm", "replay", "prerecorded", "goal"], default="scripted",
+        help="who plans; the last two are baselines",
+    )  # fmt: skip
+    parser.add_argument("--recorded", type=Path, default=None, help="library that the prerecorded planner gives")
+    parser.add_argument(
+        "--perturb", default="", metavar="NAME=VALUE,...", help="errors of the perturbed planner, e.g. pixel_px=8"
+    )
+    parser.add_argument("--split", choices=SPLITS, default=None, help="initial states of a split; --seed varies all")
+    parser.add_argument("--num-plans", type=int, default=None, help="number of plans; by default 64, of a split 100")
     parser.add_argument("--waypoints", type=int, default=None, help="waypoints of a plan; by default the oracle's")
     parser.add_argument("--noise", type=float, default=0.0, help="noise added to the waypoints [m]")
     parser.add_argument("--out", type=Path, default=Path("plans"), help="folder of the library and the pictures")
     parser.add_argument("--pictures", type=int, default=None, help="pictures of plans to draw; by default all")
     add_vlm(parser)
+    parser.add_argument("--examples", type=Path, default=None, help="plans that went well, for a model's prompts")
+    parser.add_argument("--shots", type=int, default=3, help="of --examples, those drawn into each prompt")
     parser.add_argument("--ledger", type=Path, default=None, help="file of recorded calls; by default in --out")
     add_simulation(parser)
 
@@ -32,6 +43,9 @@ def add_vlm(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default=None, help="model of the endpoint; or SCAFFOLDLAB_MODEL")
     parser.add_argument("--points", default=None, help="point convention; by default guessed from the model's name")
     parser.add_argument("--concurrency", type=int, default=4, help="calls at the same time")
+    parser.add_argument("--orientation", action="store_true", help="the model also says how the hand is turned")
+    parser.add_argument("--votes", type=int, default=1, help="answers asked for each plan; the most central is taken")
+    parser.add_argument("--check-collisions", action="store_true", help="refuse plans through what cannot move")
     parser.add_argument("--timeout", type=float, default=120.0, help="time-out of a call [s]")
     parser.add_argument("--max-tokens-total", type=int, default=None, help="budget of all calls [tokens]")
     parser.add_argument("--max-cost", type=float, default=None, help="budget of all calls [USD]; needs the prices")
@@ -41,17 +55,23 @@ def add_vlm(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Makes the library."""
+    if args.num_plans is None:
+        args.num_plans = SPLIT_PLANS if args.split else 64
     if args.num_plans < 1 or args.noise < 0:
         raise ScaffoldError(
             f"plan: --num-plans is {args.num_plans} and --noise {args.noise}; allowed: at least 1, and 0 or more."
         )
-    from scaffoldlab.planners.making import make_library, scripted_library
+    if args.perturb and args.planner != "perturbed":
+        raise ScaffoldError(f"plan: --perturb is for --planner perturbed; got --planner {args.planner}.")
+    from scaffoldlab.planners.making import make_library, scripted_library, split_seed
     from scaffoldlab.specs.models import load_task
 
     composition = load_task(task_name(args.task))
     name = composition.task.name
-    planner = make_planner(composition, args, args.ledger or args.out / f"{name}-{args.planner}.ledger.jsonl")
-    stem = f"{name}-{args.planner}-seed{args.seed}"
+    ledger = args.ledger or args.out / f"{name}-{args.planner}.ledger.jsonl"
+    planner = make_planner(composition, args, ledger, _examples(args, name))
+    seed = split_seed(name, args.split, args.seed) if args.split else args.seed
+    stem = f"{name}-{args.planner}-{_states(args)}"
     wanted = args.num_plans if planner.needs_image or args.pictures is None else min(args.pictures, args.num_plans)
     with quiet(args.out / f"{stem}.log") as console:
         images = None
@@ -60,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
                 from scaffoldlab.tasks.rendering import render_initial_states
 
                 job = bar.add_task("pictures", total=wanted)
-                states = scripted_library(composition, count=wanted, seed=args.seed)
+                states = scripted_library(composition, count=wanted, seed=seed)
                 images = render_initial_states(
                     name, states, device=args.device, overrides=tuple(args.overrides),
                     on_picture=lambda done: bar.update(job, completed=done),
@@ -74,7 +94,7 @@ def run(args: argparse.Namespace) -> None:
                     failures[index] = failure
 
             library = make_library(
-                composition, planner, count=args.num_plans, seed=args.seed, noise=args.noise,
+                composition, planner, count=args.num_plans, seed=seed, noise=args.noise, split=args.split,
                 waypoint_count=args.waypoints, images=images if planner.needs_image else None,
                 concurrency=args.concurrency if planner.needs_image else 1, on_plan=on_plan,
             )  # fmt: skip
@@ -87,28 +107,68 @@ def run(args: argparse.Namespace) -> None:
             console.print(f"{drawn} pictures: {args.out / f'{stem}-pictures'}", highlight=False)
 
 
-def make_planner(composition: "Composition", args: argparse.Namespace, ledger: Path) -> "Planner":
-    """The planner that the arguments name."""
+def _examples(args: argparse.Namespace, task: str) -> "Examples | None":
+    """The examples of ``--examples``."""
+    if args.examples is None:
+        return None
+    if args.planner not in ("vlm", "replay") or args.shots < 1:
+        raise ScaffoldError(
+            f"plan: --examples are for --planner vlm and replay, and --shots at least 1; got --planner {args.planner} "
+            f"and --shots {args.shots}."
+        )
+    from scaffoldlab.planners.refine import FewShot
+    from scaffoldlab.plans.library import PlanLibrary
+
+    return FewShot(PlanLibrary.load(args.examples, task=task), count=args.shots)
+
+
+def _states(args: argparse.Namespace) -> str:
+    """Which initial states, for the name of a file: ``seed0``, ``train1``, ``train1-seed3``."""
+    seed = f"seed{args.seed}"
+    return seed if args.split is None else args.split if args.seed == 0 else f"{args.split}-{seed}"
+
+
+def make_planner(
+    composition: "Composition", args: argparse.Namespace, ledger: Path, examples: "Examples | None" = None
+) -> "Planner":
+    """The planner that the arguments name, with a ledger and examples if it is a model."""
     from scaffoldlab.planners.making import plan_check
     from scaffoldlab.planners.scripted import ScriptedPlanner
 
     if args.planner == "scripted":
         return ScriptedPlanner(composition.task.oracle)
-    check = plan_check(composition)
+    if args.planner in ("prerecorded", "goal"):
+        return _baseline(composition, args)
+    check = plan_check(composition, collisions=args.check_collisions)
+    if args.planner == "perturbed":
+        from scaffoldlab.planners.perturbed import Perturbation, PerturbedPlanner
+
+        return PerturbedPlanner(composition, Perturbation.parse(args.perturb), check=check)
     if args.planner == "replay":
         from scaffoldlab.planners.replay import replay_planner
 
-        return replay_planner(ledger, check=check)
+        return replay_planner(ledger, check=check, examples=examples)
     from scaffoldlab.planners.settings import VlmSettings
     from scaffoldlab.planners.vlm import vlm_planner
 
     settings = VlmSettings(
         base_url=args.base_url, model=args.model, points=args.points, concurrency=args.concurrency,
         timeout_s=args.timeout, token_cap=args.max_tokens_total, cost_cap_usd=args.max_cost,
-        price_in_usd=args.price_in, price_out_usd=args.price_out,
+        price_in_usd=args.price_in, price_out_usd=args.price_out, orientation=args.orientation, votes=args.votes,
     )  # fmt: skip
     ledger.parent.mkdir(parents=True, exist_ok=True)
-    return vlm_planner(settings, ledger=ledger, check=check)
+    return vlm_planner(settings, ledger=ledger, check=check, examples=examples)
+
+
+def _baseline(composition: "Composition", args: argparse.Namespace) -> "Planner":
+    from scaffoldlab.planners.baselines import GoalPlanner, PrerecordedPlanner
+    from scaffoldlab.plans.library import PlanLibrary
+
+    if args.planner == "goal":
+        return GoalPlanner(composition.task.oracle)
+    if args.recorded is None:
+        raise ScaffoldError("plan: --planner prerecorded needs --recorded, the library whose plans it gives.")
+    return PrerecordedPlanner(PlanLibrary.load(args.recorded, task=composition.task.name))
 
 
 def draw(library, images, folder: Path, limit: int | None) -> int:

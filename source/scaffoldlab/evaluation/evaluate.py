@@ -14,7 +14,8 @@ import torch
 
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.evaluation.episodes import OUTCOMES, Episodes
-from scaffoldlab.evaluation.report import write_report
+from scaffoldlab.evaluation.policies import load_policies
+from scaffoldlab.evaluation.report import plan_source, write_report
 from scaffoldlab.evaluation.rollout import TIMED_CLOSES, run_episodes, zero_action
 from scaffoldlab.evaluation.video import side_by_side, write_mp4
 from scaffoldlab.plans.draw import draw_plan
@@ -22,12 +23,16 @@ from scaffoldlab.specs.models import load_task
 from scaffoldlab.tasks.rendering import add_camera, camera_of, take_pictures
 from scaffoldlab.tasks.simulation import make_cfg, open_cfg, physics_name
 from scaffoldlab.terms.observations import plan_of
-from scaffoldlab.training import deterministic_policy, load_checkpoint, make_runner, sampled_policy
 
 if TYPE_CHECKING:
     from isaaclab.envs import ManagerBasedRLEnv
 
+    from scaffoldlab.evaluation.replan import Replanner
+    from scaffoldlab.evaluation.rollout import Policy
     from scaffoldlab.plans.library import PlanLibrary
+
+REPLANNED = "deterministic, replanned"
+"""Name of the policy under evaluation where plans are made again."""
 
 MOST_ENVS = {"cpu": 256, "cuda": 4096}
 """Envs at once; on a CPU more are no faster, and take longer to build."""
@@ -42,7 +47,7 @@ class Evaluation:
 
     Attributes:
         task: Task name.
-        checkpoint: An rsl_rl checkpoint.
+        checkpoint: An rsl_rl checkpoint, or the ``policy.pt`` of ``scaffoldlab imitate``.
         library: Plans of unseen initial states.
         trials: Episodes per state and policy.
         seed: Seed of sampled actions.
@@ -50,6 +55,7 @@ class Evaluation:
         overrides: Hydra overrides and presets, as in training.
         folder: Where the report goes.
         training: The learning curve, if known.
+        replanner: Runs the deterministic policy once more, with this one planning again in the middle of episodes.
     """
 
     task: str
@@ -61,6 +67,7 @@ class Evaluation:
     overrides: tuple[str, ...] = ()
     folder: Path
     training: list[dict[str, Any]] = field(default_factory=list)
+    replanner: Replanner | None = None
 
     def run(self, progress: Callable[[str, int, int], None] | None = None) -> dict[str, Any]:
         """Runs all episodes, films some, writes the report and returns its metrics.
@@ -97,6 +104,13 @@ class Evaluation:
             "checkpoint": str(self.checkpoint),
             "plans_digest": self.library.digest,
         }
+        if self.replanner is not None:
+            metrics |= {
+                "replanner": self.replanner.planner.name,
+                "replans": self.replanner.count,
+                "replans_failed": len(self.replanner.failures),
+                "replanned_success_rate": next(e.success_rate for e in episodes if e.policy == REPLANNED),
+            }
         write_report(
             self.folder,
             instruction=load_task(self.task).task.instruction,
@@ -112,16 +126,15 @@ class Evaluation:
 
     def episodes(self, env: ManagerBasedRLEnv, on_step: Callable[[int, int], None] | None = None) -> list[Episodes]:
         """Deterministic and sampled policy, zero action and the timed closes, on the same states."""
-        torch.manual_seed(self.seed)
-        runner = make_runner(env, self.task, folder=None, seed=self.seed, overrides=list(self.overrides))
-        load_checkpoint(runner, self.checkpoint)
-        policies = {
-            "deterministic": deterministic_policy(runner),
-            "sampled": sampled_policy(runner),
-            "zero action": zero_action,
-            **TIMED_CLOSES,
-        }
-        return run_episodes(env, self.library, policies, trials=self.trials, on_step=on_step)
+        policies = self._policies(env)
+        baselines = {"zero action": zero_action, **TIMED_CLOSES}
+        episodes = run_episodes(env, self.library, policies | baselines, trials=self.trials, on_step=on_step)
+        if self.replanner is not None:
+            replanned = {REPLANNED: policies["deterministic"]}
+            episodes += run_episodes(
+                env, self.library, replanned, trials=self.trials, replanner=self.replanner, on_step=on_step
+            )
+        return episodes
 
     def film(self, result: Episodes, on_frame: Callable[[int, int], None]) -> tuple[Path, dict[int, np.ndarray]]:
         """Films episodes again, failures first, and draws their plans.
@@ -140,9 +153,7 @@ class Evaluation:
         add_camera(cfg, spec, size=VIDEO_SIDE)
         camera = camera_of(spec, size=VIDEO_SIDE)
         with open_cfg(cfg, composition.task.env_id) as env, torch.inference_mode():
-            runner = make_runner(env, self.task, folder=None, seed=self.seed, overrides=list(self.overrides))
-            load_checkpoint(runner, self.checkpoint)
-            policy, plan = deterministic_policy(runner), plan_of(env)
+            policy, plan = self._policies(env)["deterministic"], plan_of(env)
             plan.lenient = True
             plan.use(chosen)
             plan.assign(torch.arange(len(chosen), device=env.device))
@@ -174,14 +185,8 @@ class Evaluation:
         )
         return path, pictures
 
-
-def plan_source(library: PlanLibrary) -> str:
-    """Who made the plans, in the words of the report: ``oracle``, ``recorded (model)`` or the model's name."""
-    planner = library.header.get("planner", "")
-    model = library.plans[0].provenance.get("model", "unknown model")
-    source = {"scripted": "oracle", "replay": f"recorded ({model})"}.get(planner, str(model))
-    noise = library.header.get("waypoint_noise_m", 0.0)
-    return f"{source} with {100 * noise:g} cm waypoint noise" if noise else source
+    def _policies(self, env: ManagerBasedRLEnv) -> dict[str, Policy]:
+        return load_policies(env, self.task, self.checkpoint, seed=self.seed, overrides=self.overrides)
 
 
 def check_episodes(library: PlanLibrary, episodes: int) -> PlanLibrary:

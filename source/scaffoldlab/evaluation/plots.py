@@ -59,7 +59,7 @@ _STYLE = {
 
 def success_bars(episodes: Sequence[Episodes]) -> "Figure":
     """Success rate and standard error of each policy; the best timed close is darker than the other baselines."""
-    with _figure(0.36 * len(episodes) + 0.95) as (figure, axes):
+    with new_figure(0.36 * len(episodes) + 0.95) as (figure, axes):
         best = best_timed_close(episodes)
         for row, record in enumerate(episodes):
             rate, error = 100 * record.success_rate, 100 * record.success_stderr
@@ -77,7 +77,7 @@ def success_bars(episodes: Sequence[Episodes]) -> "Figure":
 
 def outcome_bars(episodes: Sequence[Episodes]) -> "Figure":
     """How the episodes of each policy ended, stacked, with the counts."""
-    with _figure(0.36 * len(episodes) + 0.95) as (figure, axes):
+    with new_figure(0.36 * len(episodes) + 0.95) as (figure, axes):
         counts = np.stack([np.bincount(e.outcome, minlength=len(OUTCOMES)) for e in episodes])
         share = 100 * counts / counts.sum(1, keepdims=True)
         left = share.cumsum(1) - share
@@ -97,7 +97,7 @@ def outcome_bars(episodes: Sequence[Episodes]) -> "Figure":
 
 def tracking_error(episodes: Episodes) -> "Figure":
     """Median and quartiles of the tracking error at each step, successes apart from failures, and the threshold."""
-    with _figure(3.6) as (figure, axes):
+    with new_figure(3.6) as (figure, axes):
         steps = np.arange(episodes.error.shape[1])
         for name, color, rows, dashes in (
             ("successes", "success", episodes.success, "-"),
@@ -126,7 +126,7 @@ def training_curve(training: Sequence[dict[str, Any]]) -> "Figure":
     Args:
         training: Rows as in :func:`~scaffoldlab.evaluation.report.write_report`; a value may be missing or None.
     """
-    with _figure(3.6, rows=(2, 1)) as (figure, (above, below)):
+    with new_figure(3.6, rows=(2, 1)) as (figure, (above, below)):
         column = {
             key: np.array([np.nan if row.get(key) is None else row[key] for row in training], float)
             for key in (
@@ -208,12 +208,14 @@ def _rows(axes: "Axes", episodes: Sequence[Episodes], bold: Sequence[bool] = ())
 
 
 @contextlib.contextmanager
-def _figure(height: float, *, rows: tuple[int, ...] = (1,)) -> "Generator[tuple[Figure, Any]]":
-    """A figure of a height [in] and its axes, in this module's style; no pyplot, so that no window system is asked."""
+def new_figure(
+    height: float, *, width: float = _WIDTH, rows: tuple[int, ...] = (1,)
+) -> "Generator[tuple[Figure, Any]]":
+    """A figure of a size [in] and its axes, in this module's style; no pyplot, so that no window system is asked."""
     from matplotlib.figure import Figure
 
     with _style():
-        figure = Figure((_WIDTH, height), layout="constrained")
+        figure = Figure((width, height), layout="constrained")
         axes = figure.subplots(len(rows), sharex=True, height_ratios=rows)
         yield figure, axes
 

@@ -21,6 +21,8 @@ from scaffoldlab.files import write_atomic
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from scaffoldlab.plans.library import PlanLibrary
+
 METRICS = {
     "task": "name of the task",
     "plan_source": "who planned: oracle, recorded, or the model's name",
@@ -39,6 +41,7 @@ METRICS = {
 
 _MEASURED = ("episodes", "success_rate", "success_stderr", "zero_action_success_rate")
 _SOURCES = {
+    "oracle, perturbed": "written by the scripted oracle and made wrong on purpose; no model was asked",
     "oracle": "written by the scripted oracle, which reads the true state; no model was asked",
     "recorded": "recorded replies of a vision-language model, replayed; no model was asked in this run",
 }
@@ -122,6 +125,21 @@ def write_report(
         raise ScaffoldError(f"{folder}: the report could not be moved into place ({error.strerror}).") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def plan_source(library: "PlanLibrary") -> str:
+    """Who made the plans, in the words of the report.
+
+    ``oracle``, ``oracle, perturbed (axis_flip 0.05, ...)``, ``recorded (model)`` or the model's name.
+    """
+    planner = library.header.get("planner", "")
+    model = library.plans[0].provenance.get("model", "unknown model")
+    errors = ", ".join(f"{name} {value:g}" for name, value in sorted(library.header.get("perturbation", {}).items()))
+    sources = {"scripted": "oracle", "perturbed": f"oracle, perturbed ({errors})", "replay": f"recorded ({model})"}
+    sources |= {"prerecorded": "oracle, for other states", "goal": "oracle, its goal only"}
+    source = sources.get(planner, str(model))
+    noise = library.header.get("waypoint_noise_m", 0.0)
+    return f"{source} with {100 * noise:g} cm waypoint noise" if noise else source
 
 
 def _page(

@@ -15,6 +15,7 @@ from scaffoldlab.terms.observations import plan_of
 if TYPE_CHECKING:
     from isaaclab.envs import ManagerBasedRLEnv
 
+    from scaffoldlab.evaluation.replan import Replanner
     from scaffoldlab.plans.library import PlanLibrary
     from scaffoldlab.terms.plan_command import PlanCommand
 
@@ -28,6 +29,7 @@ def run_episodes(
     policies: Mapping[str, Policy],
     *,
     trials: int = 1,
+    replanner: Replanner | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> list[Episodes]:
     """Runs ``trials`` episodes of every plan with every policy; losing the plan does not end an episode here.
@@ -37,6 +39,7 @@ def run_episodes(
         library: Plans, and with them the initial states.
         policies: Policies by name.
         trials: Episodes per plan and policy.
+        replanner: Plans again where a plan is not followed; None keeps every plan to the end.
         on_step: Called with (steps done, steps in all) for progress.
 
     Returns:
@@ -51,7 +54,9 @@ def run_episodes(
         plan.lenient = True
         for number, batch in enumerate(batches):
             progress = (lambda s, n=number: on_step(s + n * plan.steps, len(batches) * plan.steps)) if on_step else None
-            parts.append(_run_batch(env, plan, [policies[name] for name in names], batch.to(env.device), progress))
+            parts.append(
+                _run_batch(env, plan, [policies[name] for name in names], batch.to(env.device), progress, replanner)
+            )
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     policy_of_job = jobs[:, 0].numpy()
     return [
@@ -85,11 +90,15 @@ def _aside(env: ManagerBasedRLEnv, plan: PlanCommand) -> Iterator[None]:
 
 
 @torch.inference_mode()
-def _run_batch(env, plan, policies: list[Policy], jobs: torch.Tensor, on_step) -> tuple[np.ndarray, ...]:
+def _run_batch(
+    env, plan, policies: list[Policy], jobs: torch.Tensor, on_step, replanner: Replanner | None = None
+) -> tuple[np.ndarray, ...]:
     """Success, success at the end, error and keypoint error of at most ``num_envs`` episodes."""
     count = len(jobs)
     plan.assign(torch.cat([jobs[:, 1], jobs.new_zeros(env.num_envs - count)]))
     observations, _ = env.reset()
+    if replanner is not None:
+        replanner.begin(plan, count)
     rows = [(jobs[:, 0] == p).nonzero().flatten() for p in range(len(policies))]
     actions = torch.zeros(env.num_envs, env.action_manager.total_action_dim, device=env.device)
     errors = torch.zeros(count, plan.steps - 1, device=env.device)
@@ -102,6 +111,8 @@ def _run_batch(env, plan, policies: list[Policy], jobs: torch.Tensor, on_step) -
         errors[:, step - 1] = plan.distance.error[:count]
         if step == 1:
             keypoint_error = plan.keypoint_error()[:count]
+        if replanner is not None and replanner.step(plan):
+            observations = env.observation_manager.compute()  # of the new plans
         if on_step:
             on_step(step)
     succeeded, at_end = plan.succeeded[:count], plan.success()[:count]

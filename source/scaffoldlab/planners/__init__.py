@@ -1,1 +1,1 @@
-"""Who plans: the scripted oracle, a vision-language model, or its recorded replies."""
+"""Who plans: the scripted oracle, a perturbed one, a vision-language model, or its recorded replies."""

@@ -1,5 +1,6 @@
 """What a planner is: a picture, a sentence and an initial state in, waypoints of keypoints and hand out."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -23,9 +24,12 @@ class PlanRequest:
         steps: The task sentences of the trajectory prompt.
         waypoint_count: n, waypoints asked for.
         hand_e: Initial hand point, shape (3,).
+        hand_rpy: Its roll, pitch, yaw [rad], shape (3,).
         keypoints: The task's own keypoints (used by the oracle; names only by a model).
         keypoints_e: Their true initial positions, shape (K, 3) (used by the oracle only).
         image: Picture of the initial state, or None when the planner needs none.
+        state: The state to plan from when it is not initial state ``index`` of the seed; as ``Plan.initial_state``.
+        feedback: What went wrong until now, for a plan from the middle of an episode; empty at its start.
     """
 
     index: int
@@ -40,6 +44,9 @@ class PlanRequest:
     keypoints: tuple[Keypoint, ...]
     keypoints_e: np.ndarray
     image: RgbdImage | None = None
+    state: dict[str, np.ndarray] | None = None
+    feedback: str = ""
+    hand_rpy: np.ndarray = field(default_factory=lambda: np.zeros(3))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,19 +57,34 @@ class Waypoints:
         keypoints_e: Keypoint waypoints, shape (n, K, 3).
         hand_e: Hand-point waypoints, shape (n, 3).
         located_e: Where the planner saw the keypoints at the start, shape (K, 3).
+        wrist_rpy: Roll, pitch, yaw of the hand [rad], shape (n, 3), or None when it keeps its orientation.
         pixels: The same in the image [px], shape (K, 2) as (u, v), or None when it saw none.
+        keypoints: The bodies and points that it attached them to, or None when it does not say.
         source: Provenance to keep with the plan: planner, model, ledger ids, attempts, ...
     """
 
     keypoints_e: np.ndarray
     hand_e: np.ndarray
     located_e: np.ndarray
+    wrist_rpy: np.ndarray | None = None
     pixels: np.ndarray | None = None
+    keypoints: tuple[Keypoint, ...] | None = None
     source: dict[str, Any] = field(default_factory=dict)
 
 
+type Check = Callable[[PlanRequest, Waypoints], list[str]]
+"""Reasons why waypoints are no plan, empty if they are one, e.g. of ``plans.validation.validate_waypoints``. Positions
+in them should be relative to ``waypoints.located_e[0]``, as in a model's prompt."""
+
+type Examples = Callable[[PlanRequest], Sequence[Waypoints]]
+"""Waypoints that succeeded before, to show to a model (Scaffolds, section 3.2, few-shot improvement)."""
+
+
 class Planner(Protocol):
-    """Makes the waypoints of one plan; safe to call from several threads."""
+    """Makes the waypoints of one plan; safe to call from several threads.
+
+    A planner may also have a ``header``, a dict of JSON values for the header of its libraries.
+    """
 
     name: str
     needs_image: bool

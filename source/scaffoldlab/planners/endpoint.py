@@ -34,6 +34,7 @@ class Call:
         seed: Seed of the plan library.
         index: Number of the plan.
         turn: 0 for the prompt, 1 for the first repair, ...
+        sample: Number of the answer, when several are asked for; an endpoint is not told.
         model: Model as the endpoint names it.
         parameters: Further keys of the request, e.g. ``{"temperature": 0.5}``.
         messages: Messages in the OpenAI form, an image as the URL ``sha256:<digest>``.
@@ -47,6 +48,7 @@ class Call:
     seed: int
     index: int
     turn: int = 0
+    sample: int = 0
     model: str
     parameters: Mapping[str, Any]
     messages: tuple[dict[str, Any], ...]

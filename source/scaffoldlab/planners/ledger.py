@@ -34,6 +34,8 @@ class Record(BaseModel):
     """Number of the plan."""
     turn: int
     """0 for the prompt, 1 for the first repair, ..."""
+    sample: int = 0
+    """Number of the answer, when several were asked for."""
     attempt: int
     """How often the same request had failed before."""
     repairs: str | None
@@ -151,7 +153,7 @@ class Ledger:
     def settled(self, call: Call) -> Record | None:
         """The record that answers the same request of the same plan, if it led to an accepted answer."""
         with self._lock:
-            record = self._by_key.get((call.seed, call.index, call.key))
+            record = self._by_key.get((call.seed, call.index, call.sample, call.key))
             return record if record and record.id in self._settled else None
 
     def answer(self, call: Call) -> tuple[Record, bool] | None:
@@ -161,9 +163,9 @@ class Ledger:
             The record, and whether its request was the same; None if there is neither.
         """
         with self._lock:
-            if record := self._by_key.get((call.seed, call.index, call.key)):
+            if record := self._by_key.get((call.seed, call.index, call.sample, call.key)):
                 return record, True
-            record = self._by_turn.get((call.task, call.seed, call.index, call.kind, call.turn))
+            record = self._by_turn.get((call.task, call.seed, call.index, call.sample, call.kind, call.turn))
             return (record, False) if record else None
 
     def _index(self, record: Record) -> None:
@@ -171,8 +173,9 @@ class Ledger:
         if record.reply is None:
             return
         self._by_id[record.id] = record
-        self._by_key[record.seed, record.index, record.key] = record
-        self._by_turn[record.task, record.seed, record.index, record.kind, record.turn] = record
+        plan = record.seed, record.index, record.sample
+        self._by_key[*plan, record.key] = record
+        self._by_turn[record.task, *plan, record.kind, record.turn] = record
         # An accepted repair settles the replies that it repaired: asked again, they lead to it.
         settled = record if record.verdict == "ok" else None
         while settled is not None:

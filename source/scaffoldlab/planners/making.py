@@ -8,19 +8,26 @@ import numpy as np
 
 from scaffoldlab.camera import RgbdImage
 from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.geometry import rpy_chain
 from scaffoldlab.keypoints.keypoint import Keypoint, keypoint_positions, keypoint_snapped
 from scaffoldlab.planners.base import Planner, PlanRequest, Waypoints
 from scaffoldlab.planners.ledger import LedgerError
 from scaffoldlab.planners.scripted import ScriptedPlanner
 from scaffoldlab.plans.library import PlanLibrary
 from scaffoldlab.plans.plan import Plan, with_waypoint_noise
-from scaffoldlab.plans.validation import PlanLimits, validate_waypoints
-from scaffoldlab.specs.bodies import body_surfaces
+from scaffoldlab.plans.validation import PlanLimits, collision_reasons, validate_waypoints
+from scaffoldlab.specs.bodies import body_surfaces, solid_boxes
 from scaffoldlab.specs.initial_state import body_poses, sample_initial_state
 from scaffoldlab.specs.models import Composition
 
 STEP_S = 1 / 60
 """Control step [s]."""
+
+SPLITS = ("train1", "train2", "train3", "validation", "test")
+"""Splits of the initial states of a task (Scaffolds, section 4); each has other ones."""
+
+SPLIT_PLANS = 100
+"""Plans of a split (Scaffolds, section 4)."""
 
 
 def make_request(
@@ -30,10 +37,12 @@ def make_request(
     index: int,
     waypoint_count: int | None = None,
     image: RgbdImage | None = None,
+    state: dict[str, np.ndarray] | None = None,
+    feedback: str = "",
 ) -> PlanRequest:
-    """The request for plan ``index`` of a library."""
+    """The request for plan ``index`` of a library, or with a ``state`` for a plan from there (see `PlanRequest`)."""
     task = composition.task
-    state = sample_initial_state(composition, seed=seed, index=index)
+    start = state or sample_initial_state(composition, seed=seed, index=index)
     keypoints = tuple(Keypoint(k.name, k.body, k.point) for k in task.keypoints)
     return PlanRequest(
         index=index,
@@ -44,38 +53,70 @@ def make_request(
         activity=task.prompt.activity,
         steps=tuple(task.prompt.steps),
         waypoint_count=waypoint_count or task.waypoint_count(),
-        hand_e=state["hand"][:3],
+        hand_e=start["hand"][:3],
+        hand_rpy=start["hand"][3:],
         keypoints=keypoints,
-        keypoints_e=keypoint_positions(keypoints, body_poses(composition, state)),
+        keypoints_e=keypoint_positions(keypoints, body_poses(composition, start)),
         image=image,
+        state=state,
+        feedback=feedback,
     )
 
 
-def plan_limits(composition: Composition) -> PlanLimits:
-    """What a plan of the task must keep to."""
-    return PlanLimits(duration_s=composition.task.episode_steps * STEP_S, workspace_e=composition.scene.workspace)
+def plan_limits(composition: Composition, *, steps: int | None = None) -> PlanLimits:
+    """What a plan of the task must keep to, over all control steps of an episode or over these many."""
+    return PlanLimits(
+        duration_s=(steps or composition.task.episode_steps) * STEP_S, workspace_e=composition.scene.workspace
+    )
 
 
-def plan_check(composition: Composition) -> Callable[[PlanRequest, Waypoints], list[str]]:
-    """Reasons why waypoints are no plan of the task, in the frame that a model's prompt uses."""
-    limits = plan_limits(composition)
-    return lambda request, waypoints: validate_waypoints(request, waypoints, limits, origin_e=waypoints.located_e[0])
+def plan_check(
+    composition: Composition, *, collisions: bool = False, steps: int | None = None
+) -> Callable[[PlanRequest, Waypoints], list[str]]:
+    """Reasons why waypoints are no plan of the task, in the frame that a model's prompt uses.
+
+    Args:
+        composition: The task.
+        collisions: The hand point may not go through what cannot move either.
+        steps: Control steps that the plan has; None: those of a whole episode.
+    """
+    limits = plan_limits(composition, steps=steps)
+
+    def check(request: PlanRequest, waypoints: Waypoints) -> list[str]:
+        origin_e = waypoints.located_e[0]
+        reasons = validate_waypoints(request, waypoints, limits, origin_e=origin_e)
+        if collisions and np.shape(waypoints.hand_e) == (request.waypoint_count, 3):
+            state = request.state or sample_initial_state(composition, seed=request.seed, index=request.index)
+            boxes = solid_boxes(composition, body_poses(composition, state))
+            reasons += collision_reasons(waypoints.hand_e, boxes, origin_e=origin_e)
+        return reasons
+
+    return check
 
 
-def make_plan(composition: Composition, planner: Planner, request: PlanRequest) -> Plan:
+def make_plan(
+    composition: Composition, planner: Planner, request: PlanRequest, *, limits: PlanLimits | None = None
+) -> Plan:
     """Asks the planner, puts what it located onto the bodies, and checks the result.
 
-    The wrist keeps its initial orientation: a planner gives positions only (Scaffolds, section 3.2).
+    A planner that gives positions only (Scaffolds, section 3.2) leaves the wrist's orientation as it is at the start.
+
+    Args:
+        composition: The task.
+        planner: Who plans.
+        request: What is asked for.
+        limits: What the plan must keep to; None takes those of a whole episode.
 
     Raises:
         ScaffoldError: No answer, a keypoint off every surface, or waypoints that are no plan, with the reasons.
     """
     waypoints = planner.plan(request)
-    reasons = validate_waypoints(request, waypoints, plan_limits(composition))
+    checked = getattr(planner, "checked", True)  # baselines are not meant to be good plans
+    reasons = validate_waypoints(request, waypoints, limits or plan_limits(composition)) if checked else []
     if reasons:
         raise ScaffoldError(f"plan {request.index}: " + " ".join(reasons))
-    state = sample_initial_state(composition, seed=request.seed, index=request.index)
-    keypoints, keypoints_e = request.keypoints, waypoints.keypoints_e.copy()
+    state = request.state or sample_initial_state(composition, seed=request.seed, index=request.index)
+    keypoints, keypoints_e = waypoints.keypoints or request.keypoints, waypoints.keypoints_e.copy()
     if planner.needs_image:
         poses, surfaces = body_poses(composition, state), body_surfaces(composition)
         keypoints = tuple(
@@ -84,6 +125,8 @@ def make_plan(composition: Composition, planner: Planner, request: PlanRequest) 
         )
         keypoints_e[0] = keypoint_positions(keypoints, poses)
     orientation = np.broadcast_to(state["hand"][3:], waypoints.hand_e.shape)
+    if waypoints.wrist_rpy is not None:
+        orientation = rpy_chain(waypoints.wrist_rpy, state["hand"][3:])
     return Plan(
         task=request.task,
         keypoints=keypoints,
@@ -102,6 +145,7 @@ def make_library(
     seed: int,
     noise: float = 0.0,
     waypoint_count: int | None = None,
+    split: str | None = None,
     images: Sequence[RgbdImage] | None = None,
     concurrency: int = 1,
     on_plan: Callable[[int, str | None], None] | None = None,
@@ -115,6 +159,7 @@ def make_library(
         seed: Seed; each seed gives other initial states.
         noise: Standard deviation of the noise added to the waypoints [m] (Scaffolds, appendix E.3).
         waypoint_count: n; None takes the oracle's.
+        split: Name of the split that the seed is of, for the header.
         images: Picture of each initial state, for a planner that needs one.
         concurrency: Plans made at the same time.
         on_plan: Called after each plan with its index and, if it failed, the reason.
@@ -147,7 +192,8 @@ def make_library(
     if not plans:
         raise ScaffoldError(f"none of {count} plans succeeded; the first failed because: {failures['0']}")
     header = {"planner": planner.name, "seed": seed, "waypoint_noise_m": noise, "asked": count, "failures": failures}
-    return PlanLibrary(plans=tuple(plans), header=header)
+    header |= {"split": split} if split else {}
+    return PlanLibrary(plans=tuple(plans), header=header | getattr(planner, "header", {}))
 
 
 def scripted_library(composition: Composition, *, count: int, seed: int, noise: float = 0.0) -> PlanLibrary:
@@ -155,6 +201,13 @@ def scripted_library(composition: Composition, *, count: int, seed: int, noise: 
     return make_library(composition, ScriptedPlanner(composition.task.oracle), count=count, seed=seed, noise=noise)
 
 
-def split_seed(task: str, split: str) -> int:
-    """Seed of a named split (``train``, ``validation``, ``test``, ...): a digest, the same on every machine."""
-    return int.from_bytes(hashlib.sha256(f"{task}/{split}".encode()).digest()[:4], "big")
+def split_seed(task: str, split: str, seed: int = 0) -> int:
+    """Seed of a named split (``train1``, ``test``, ...): a digest, the same on every machine.
+
+    Args:
+        task: Task name.
+        split: Name of the split.
+        seed: Another seed than 0 gives other splits of the same names.
+    """
+    name = f"{task}/{split}/{seed}" if seed else f"{task}/{split}"
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")

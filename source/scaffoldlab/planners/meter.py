@@ -144,6 +144,7 @@ class Meter:
             seed=call.seed,
             index=call.index,
             turn=call.turn,
+            sample=call.sample,
             attempt=reply.attempt,
             repairs=call.repairs,
             key=call.key,

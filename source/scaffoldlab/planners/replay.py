@@ -1,13 +1,15 @@
 """The replay planner: the vlm planner, answered offline by a ledger."""
 
+import json
 import os
 from dataclasses import replace
 
 from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.planners.base import Check, Examples
 from scaffoldlab.planners.endpoint import Call, EndpointError, Reply
 from scaffoldlab.planners.ledger import Ledger
 from scaffoldlab.planners.settings import VlmSettings
-from scaffoldlab.planners.vlm import Check, VlmPlanner
+from scaffoldlab.planners.vlm import VlmPlanner
 
 
 class RecordedEndpoint:
@@ -47,7 +49,11 @@ class RecordedEndpoint:
 
 
 def replay_planner(
-    ledger: str | os.PathLike[str], *, settings: VlmSettings | None = None, check: Check | None = None
+    ledger: str | os.PathLike[str],
+    *,
+    settings: VlmSettings | None = None,
+    check: Check | None = None,
+    examples: Examples | None = None,
 ) -> VlmPlanner:
     """A planner that repeats the plans of a ledger, without endpoint, key or cost.
 
@@ -55,6 +61,7 @@ def replay_planner(
         ledger: File that the vlm planner wrote.
         settings: Those it ran with; None takes model, parameters and point convention from the ledger.
         check: Reasons why waypoints are no plan, as for the vlm planner.
+        examples: Those it ran with; with others the recorded replies answer all the same, marked as inexact.
 
     Raises:
         ScaffoldError: The file is no ledger or has no replies, or its calls went to several models.
@@ -66,7 +73,9 @@ def replay_planner(
     models = sorted({r.model for r in records})
     if settings is None:
         settings = _recorded_settings(book, models)
-    return VlmPlanner(RecordedEndpoint(book, settings.model or models[-1]), settings, name="replay", check=check)
+    return VlmPlanner(
+        RecordedEndpoint(book, settings.model or models[-1]), settings, name="replay", check=check, examples=examples
+    )
 
 
 def _recorded_settings(ledger: Ledger, models: list[str]) -> VlmSettings:
@@ -75,7 +84,8 @@ def _recorded_settings(ledger: Ledger, models: list[str]) -> VlmSettings:
             f"{ledger.path}: its calls went to several models ({', '.join(models)}). Give settings with one of them."
         )
     last = {r.kind: r for r in ledger.records}
-    settings = VlmSettings(model=models[0], repairs=max(1, max(r.turn for r in ledger.records)))
+    repairs, votes = (max(getattr(r, name) for r in ledger.records) for name in ("turn", "sample"))
+    settings = VlmSettings(model=models[0], repairs=max(1, repairs), votes=1 + votes)
     if pointing := last.get("keypoints"):
         settings = replace(
             settings,
@@ -84,7 +94,10 @@ def _recorded_settings(ledger: Ledger, models: list[str]) -> VlmSettings:
             keypoint_parameters=pointing.parameters,
         )
     if trajectory := last.get("trajectory"):
-        settings = replace(settings, trajectory_parameters=trajectory.parameters)
+        asked = str(trajectory.messages[0]["content"])
+        settings = replace(
+            settings, trajectory_parameters=trajectory.parameters, orientation=json.dumps("roll") in asked
+        )
     return settings
 
 

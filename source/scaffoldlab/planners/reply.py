@@ -46,6 +46,12 @@ class _Position(_Strict):
     z: float
 
 
+class _Pose(_Position):
+    roll: float
+    pitch: float
+    yaw: float
+
+
 class _Point(_Strict):
     name: str = Field(validation_alias=AliasChoices("name", "label"))
     point: Annotated[list[float], Field(min_length=2, max_length=2)] = Field(
@@ -53,17 +59,20 @@ class _Point(_Strict):
     )
 
 
-def read_trajectory(text: str, names: tuple[str, ...], count: int) -> tuple[np.ndarray, np.ndarray]:
+def read_trajectory(
+    text: str, names: tuple[str, ...], count: int, *, orientation: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Reads the answer to the trajectory prompt: the last JSON in the text that has its form.
 
     Args:
         text: The reply, with or without prose, fences and the output of executed code around the JSON.
         names: The K keypoint names.
         count: n, waypoints that were asked for.
+        orientation: The hand's roll, pitch and yaw were asked for as well.
 
     Returns:
         Waypoints as the model wrote them, relative to its first keypoint [m]: keypoints of shape (n, K, 3), hand of
-        shape (n, 3).
+        shape (n, 3), or with its roll, pitch, yaw [deg] of shape (n, 6).
 
     Raises:
         RejectedReply: Nothing in it has the form.
@@ -73,13 +82,16 @@ def read_trajectory(text: str, names: tuple[str, ...], count: int) -> tuple[np.n
         items = _objects(value)
         if len(items) != count:
             raise RejectedReply([f"Waypoints: got {len(items)}; exactly {count} are needed."])
-        waypoints = _validate(_trajectory_schema(names), items, "waypoint")
+        waypoints = _validate(_trajectory_schema(names, orientation), items, "waypoint")
         numbers = [w.waypoint_num for w in waypoints]
         if numbers != list(range(numbers[0], numbers[0] + count)):
             raise RejectedReply([f"waypoint_num must count 0, 1, ... {count - 1}; got {_short(numbers)}."])
         # Fields are waypoint_num, the keypoints in order, then the hand.
         positions = np.array([[(p.x, p.y, p.z) for _, p in list(w)[1:]] for w in waypoints])
-        return positions[:, :-1], positions[:, -1]
+        hand = positions[:, -1]
+        if orientation:
+            hand = np.column_stack((hand, [(w.hand.roll, w.hand.pitch, w.hand.yaw) for w in waypoints]))
+        return positions[:, :-1], hand
 
     return _last_valid(text, check)
 
@@ -202,9 +214,9 @@ def _objects(value: Any) -> list[Any]:
 
 
 @lru_cache(maxsize=64)
-def _trajectory_schema(names: tuple[str, ...]) -> TypeAdapter[list[Any]]:
+def _trajectory_schema(names: tuple[str, ...], orientation: bool) -> TypeAdapter[list[Any]]:
     fields: Any = {f"keypoint_{i}": (_Position, Field(alias=name)) for i, name in enumerate(names)}
-    fields = {"waypoint_num": (int, ...)} | fields | {"hand": (_Position, ...)}
+    fields = {"waypoint_num": (int, ...)} | fields | {"hand": (_Pose if orientation else _Position, ...)}
     waypoint = create_model("Waypoint", __base__=_Strict, **fields)
     return TypeAdapter(list[waypoint])  # pyright: ignore[reportInvalidTypeForm]
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.geometry import matrix_from_rpy
 from scaffoldlab.planners.base import PlanRequest, Waypoints
 from scaffoldlab.specs.models import OracleStage
 
@@ -33,21 +34,56 @@ class ScriptedPlanner:
 def oracle_waypoints(stages: list[OracleStage], request: PlanRequest) -> tuple[np.ndarray, np.ndarray]:
     """Keypoint and hand waypoints in the env frame [m], shapes (n, K, 3) and (n, 3).
 
-    Within a stage the hand moves on a straight line; carried keypoints move as it does, the rest stay.
+    Within a stage the hand moves on a straight line or on an arc; carried keypoints move as it does, gathered ones
+    towards each other, and the rest stay.
     """
     keypoints, hand = request.keypoints_e.copy(), request.hand_e.copy()
-    keypoint_rows, hand_rows = [keypoints.copy()], [hand.copy()]
+    keypoint_rows, hand_rows = [keypoints], [hand]
     for stage in stages:
-        goal = hand
-        if stage.hand is not None and stage.hand.to is not None:
-            goal = keypoints[request.keypoint_names.index(stage.hand.to)] + stage.hand.offset
-        elif stage.hand is not None and stage.hand.by is not None:
-            goal = hand + stage.hand.by
-        step = (goal - hand) / stage.waypoints
-        carried = [request.keypoint_names.index(name) for name in stage.carry]
-        for _ in range(stage.waypoints):
-            hand = hand + step
-            keypoints[carried] += step
-            hand_rows.append(hand.copy())
-            keypoint_rows.append(keypoints.copy())
+        motion = _Motion(stage, request.keypoint_names, keypoints, hand)
+        for step in range(1, stage.waypoints + 1):
+            keypoints, hand = motion.at(step / stage.waypoints)
+            keypoint_rows.append(keypoints)
+            hand_rows.append(hand)
     return np.stack(keypoint_rows), np.stack(hand_rows)
+
+
+class _Motion:
+    """What moves in one stage, from where it is when the stage begins."""
+
+    def __init__(self, stage: OracleStage, names: tuple[str, ...], keypoints: np.ndarray, hand: np.ndarray):
+        self.stage, self.names, self.keypoints, self.hand = stage, names, keypoints, hand
+
+    def at(self, share: float) -> tuple[np.ndarray, np.ndarray]:
+        """Keypoints and hand after a share of the stage in 0..1."""
+        keypoints = self.keypoints.copy()
+        carried = self._columns(self.stage.carry)
+        keypoints[carried] = self._with_hand(keypoints[carried], share)
+        if self.stage.gather is not None:
+            pair = self._columns(self.stage.gather.keypoints)
+            keypoints[pair] = _gathered(keypoints[pair], self.stage.gather.distance, share)
+        return keypoints, self._with_hand(self.hand, share)
+
+    def _with_hand(self, points: np.ndarray, share: float) -> np.ndarray:
+        """Where points are that move as the hand does."""
+        goal = self.stage.hand
+        if goal is None:
+            return points
+        if goal.arc is not None:
+            turn = matrix_from_rpy(np.array([0, 0, np.radians(share * goal.arc.angle_deg)]))
+            center = np.array([*goal.arc.center, 0.0])
+            return center + (points - center) @ turn.T
+        if goal.by is not None:
+            return points + share * np.array(goal.by)
+        target = self.keypoints[self._columns(goal.keypoints)].mean(0) + goal.offset
+        return points + share * (target - self.hand)
+
+    def _columns(self, names: list[str]) -> list[int]:
+        return [self.names.index(name) for name in names]
+
+
+def _gathered(pair: np.ndarray, distance: float, share: float) -> np.ndarray:
+    """Two points on their way to being a distance apart, shape (2, 3)."""
+    apart = float(np.linalg.norm(pair[1] - pair[0]))
+    middle = pair.mean(0)
+    return middle + (pair - middle) * (1 + share * (distance / apart - 1))

@@ -26,6 +26,8 @@ class VlmSettings:
         backoff_s: Wait before the first of them [s]; it doubles with each.
         max_wait_s: Longest wait [s]. An endpoint that asks for a longer one is given up.
         repairs: Times that a rejected reply is sent back with the reasons.
+        orientation: The model also says how the hand is turned at each waypoint (beyond the paper).
+        votes: Answers asked for each plan; the one nearest to all others is taken (beyond the paper).
         price_in_usd: Price of a million prompt tokens [USD], None if unknown.
         price_out_usd: Price of a million answer tokens [USD], None if unknown.
         token_cap: Tokens in and out after which no call is made, those of the ledger included.
@@ -44,6 +46,8 @@ class VlmSettings:
     backoff_s: float = 1.0
     max_wait_s: float = 120.0
     repairs: int = 1
+    orientation: bool = False
+    votes: int = 1
     price_in_usd: float | None = None
     price_out_usd: float | None = None
     token_cap: int | None = None
@@ -51,7 +55,8 @@ class VlmSettings:
 
     def __post_init__(self) -> None:
         point_convention(self.points, "")
-        for name, least in (("image_size", 16), ("concurrency", 1), ("retries", 0), ("repairs", 0), ("timeout_s", 0)):
+        least_of = {"image_size": 16, "concurrency": 1, "retries": 0, "repairs": 0, "votes": 1, "timeout_s": 0}
+        for name, least in least_of.items():
             if not getattr(self, name) >= least:
                 raise ScaffoldError(f"vlm planner: {name} is {getattr(self, name)}; allowed: {least} or more.")
         if self.cost_cap_usd is not None and None in (self.price_in_usd, self.price_out_usd):

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -12,20 +12,21 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from scaffoldlab.camera import RgbdImage
 from scaffoldlab.errors import ScaffoldError
-from scaffoldlab.planners.base import PlanRequest, Waypoints
-from scaffoldlab.planners.endpoint import Call, ChatEndpoint, OpenAIEndpoint, QueryKind, Reply, image_url
-from scaffoldlab.planners.ledger import Ledger
-from scaffoldlab.planners.meter import Meter
+from scaffoldlab.planners.base import Check, Examples, PlanRequest, Waypoints
+from scaffoldlab.planners.endpoint import (
+    Call,
+    ChatEndpoint,
+    EndpointError,
+    OpenAIEndpoint,
+    QueryKind,
+    Reply,
+    image_url,
+)
+from scaffoldlab.planners.ledger import Ledger, LedgerError
+from scaffoldlab.planners.meter import BudgetError, Meter
 from scaffoldlab.planners.points import point_convention
 from scaffoldlab.planners.reply import RESERVED_NAMES, RejectedReply, read_names, read_points, read_trajectory
 from scaffoldlab.planners.settings import VlmSettings
-
-type Check = Callable[[PlanRequest, Waypoints], list[str]]
-"""Reasons why waypoints are no plan, empty if they are one, e.g. of ``plans.validation.validate_waypoints``. Positions
-in them should be relative to ``waypoints.located_e[0]``, as in the prompt."""
-
-type Examples = Callable[[PlanRequest], Sequence[Waypoints]]
-"""Waypoints that succeeded before, to show to the model (Scaffolds, section 3.2, few-shot improvement)."""
 
 
 class VlmPlanner:
@@ -62,7 +63,7 @@ class VlmPlanner:
         self._meter = Meter(endpoint, ledger, settings)
 
     def plan(self, request: PlanRequest) -> Waypoints:
-        """Makes the waypoints of one plan.
+        """Makes the waypoints of one plan; of several votes the one that is nearest to all.
 
         Raises:
             ScaffoldError: There is no image, the endpoint does not answer, the budget is used up, or no reply was
@@ -72,9 +73,24 @@ class VlmPlanner:
             raise ScaffoldError(f"{request.task}, plan {request.index}: the {self.name} planner needs an image.")
         if reserved := set(request.keypoint_names) & set(RESERVED_NAMES):
             raise ScaffoldError(f"{request.task}: no keypoint may be called {' or '.join(sorted(reserved))}.")
-        (pixels, located_e), pointing = self._locate(request, request.image)
-        waypoints, trajectory = self._move(request, pixels, located_e)
-        return replace(waypoints, source=self._source([*pointing, *trajectory]))
+        votes: list[tuple[Waypoints, list[Reply]]] = []
+        errors: list[ScaffoldError] = []
+        for sample in range(self._settings.votes):
+            try:
+                votes.append(self._sample(request, request.image, sample))
+            except LedgerError:
+                raise
+            except ScaffoldError as error:
+                errors.append(error)
+                if isinstance(error, BudgetError | EndpointError):
+                    break  # the next answer would not come either
+        if not votes:
+            raise errors[0]
+        chosen = medoid([waypoints for waypoints, _ in votes])
+        source = self._source([replies for _, replies in votes])
+        if self._settings.votes > 1:
+            source["votes"] = {"asked": self._settings.votes, "valid": len(votes), "chosen": chosen}
+        return replace(votes[chosen][0], source=source)
 
     def keypoint_names(self, task: str, image: RgbdImage) -> tuple[str, ...]:
         """Asks for the keypoints that a task needs (Scaffolds, appendix H.1).
@@ -87,7 +103,15 @@ class VlmPlanner:
         call = self._call("elicitation", task, 0, 0, prompt("elicitation", task=task), sent)
         return self._query(call, read_names)[0]
 
-    def _locate(self, request: PlanRequest, image: RgbdImage) -> tuple[tuple[np.ndarray, np.ndarray], list[Reply]]:
+    def _sample(self, request: PlanRequest, image: RgbdImage, sample: int) -> tuple[Waypoints, list[Reply]]:
+        """One answer of the model, without provenance, and its replies."""
+        (pixels, located_e), pointing = self._locate(request, image, sample)
+        waypoints, trajectory = self._move(request, pixels, located_e, sample)
+        return waypoints, [*pointing, *trajectory]
+
+    def _locate(
+        self, request: PlanRequest, image: RgbdImage, sample: int
+    ) -> tuple[tuple[np.ndarray, np.ndarray], list[Reply]]:
         """Pixels of the keypoints, shape (K, 2), and their points in the env frame [m], shape (K, 3)."""
         sent = sent_image(image.rgb, self._settings.image_size)
         names, (height, width) = request.keypoint_names, sent.shape[:2]
@@ -108,20 +132,29 @@ class VlmPlanner:
         text = prompt(
             "pointing", instruction=request.instruction, names=names, points=self.points, width=width, height=height
         )
-        return self._query(self._call("keypoints", request.task, request.seed, request.index, text, sent), read)
+        call = self._call("keypoints", request.task, request.seed, request.index, text, sent)
+        return self._query(replace(call, sample=sample), read)
 
-    def _move(self, request: PlanRequest, pixels: np.ndarray, located_e: np.ndarray) -> tuple[Waypoints, list[Reply]]:
+    def _move(
+        self, request: PlanRequest, pixels: np.ndarray, located_e: np.ndarray, sample: int
+    ) -> tuple[Waypoints, list[Reply]]:
         """Waypoints of the keypoints and the hand, without provenance."""
-        names, origin_e = request.keypoint_names, located_e[0]
+        names, origin_e, turning = request.keypoint_names, located_e[0], self._settings.orientation
 
         def read(text: str) -> Waypoints:
-            keypoints, hand = read_trajectory(text, names, request.waypoint_count)
+            keypoints, hand = read_trajectory(text, names, request.waypoint_count, orientation=turning)
             waypoints = Waypoints(
-                keypoints_e=origin_e + keypoints, hand_e=origin_e + hand, located_e=located_e, pixels=pixels
+                keypoints_e=origin_e + keypoints,
+                hand_e=origin_e + hand[:, :3],
+                located_e=located_e,
+                pixels=pixels,
+                wrist_rpy=np.radians(hand[:, 3:]) if turning else None,
             )
             if reasons := self._check(request, waypoints) if self._check else []:
                 raise RejectedReply(reasons)
             waypoints.keypoints_e[0], waypoints.hand_e[0] = located_e, request.hand_e  # the model saw them rounded
+            if waypoints.wrist_rpy is not None:
+                waypoints.wrist_rpy[0] = request.hand_rpy
             return waypoints
 
         examples = self._examples(request) if self._examples else ()
@@ -131,10 +164,18 @@ class VlmPlanner:
             activity=request.activity,
             steps=request.steps,
             count=request.waypoint_count,
-            start=relative(names, located_e[None], request.hand_e[None])[0],
-            examples=[relative(names, e.keypoints_e, e.hand_e) for e in examples],
+            start=relative(names, located_e[None], request.hand_e[None], request.hand_rpy[None] if turning else None)[
+                0
+            ],
+            examples=[
+                relative(names, e.keypoints_e, e.hand_e, _orientation(e, request) if turning else None)
+                for e in examples
+            ],
+            orientation=turning,
+            feedback=request.feedback,
         )
-        return self._query(self._call("trajectory", request.task, request.seed, request.index, text), read)
+        call = self._call("trajectory", request.task, request.seed, request.index, text)
+        return self._query(replace(call, sample=sample), read)
 
     def _call(
         self, kind: QueryKind, task: str, seed: int, index: int, text: str, image: np.ndarray | None = None
@@ -187,14 +228,15 @@ class VlmPlanner:
             "Run again to ask anew, or use another model."
         )
 
-    def _source(self, replies: list[Reply]) -> dict[str, Any]:
+    def _source(self, votes: list[list[Reply]]) -> dict[str, Any]:
+        replies = [reply for vote in votes for reply in vote]
         costs = [reply.cost_usd for reply in replies]
         return {
             "planner": self.name,
             "model": self._model,
             "points": self.points.name,
             "calls": [reply.id for reply in replies],
-            "repairs": len(replies) - 2,
+            "repairs": len(replies) - 2 * len(votes),
             "retries": sum(reply.attempt for reply in replies),
             "tokens_in": sum(reply.tokens_in or 0 for reply in replies),
             "tokens_out": sum(reply.tokens_out or 0 for reply in replies),
@@ -225,9 +267,19 @@ def vlm_planner(
     return VlmPlanner(endpoint, settings, ledger=book, check=check, examples=examples)
 
 
+def medoid(answers: Sequence[Waypoints]) -> int:
+    """Number of the answer with the least sum of distances to the others, the first of equals.
+
+    The distance of two answers is that of their keypoints and hand, mean over these and over the waypoints [m].
+    """
+    points_e = np.stack([np.concatenate((a.keypoints_e, a.hand_e[:, None]), 1) for a in answers])
+    distances = np.linalg.norm(points_e[:, None] - points_e, axis=-1).mean((-1, -2))
+    return int(distances.sum(1).argmin())
+
+
 def prompt(name: str, **values: Any) -> str:
     """Renders one of the prompts: elicitation, pointing, trajectory or repair."""
-    return _prompts().get_template(f"{name}.j2").render(values).strip()
+    return _prompts().get_template(f"{name}.j2").render({"orientation": False, "feedback": ""} | values).strip()
 
 
 @cache
@@ -240,28 +292,38 @@ def _prompts() -> Environment:
         autoescape=False,
     )
     environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
-    environment.filters["position"] = _position
+    environment.filters["position"] = lambda pose: ", ".join(f"{pose[axis]:.2f}" for axis in "xyz")
+    environment.filters["angles"] = lambda pose: ", ".join(f"{pose[axis]:.0f}" for axis in ("roll", "pitch", "yaw"))
     return environment
 
 
-def _position(position: Mapping[str, float]) -> str:
-    return ", ".join(f"{position[axis]:.2f}" for axis in "xyz")
-
-
-def relative(names: tuple[str, ...], keypoints_e: np.ndarray, hand_e: np.ndarray) -> list[dict[str, Any]]:
-    """Waypoints as the prompts write them: relative to where the first keypoint starts, rounded to 1 cm.
+def relative(
+    names: tuple[str, ...], keypoints_e: np.ndarray, hand_e: np.ndarray, wrist_rpy: np.ndarray | None = None
+) -> list[dict[str, Any]]:
+    """Waypoints as the prompts write them: relative to where the first keypoint starts, rounded to 1 cm and 1 deg.
 
     Args:
         names: The K keypoint names.
         keypoints_e: Keypoint waypoints [m], shape (n, K, 3).
         hand_e: Hand waypoints [m], shape (n, 3).
+        wrist_rpy: Roll, pitch, yaw of the hand [rad], shape (n, 3), or None to leave them out.
     """
     positions = np.concatenate((keypoints_e, hand_e[:, None]), 1) - keypoints_e[0, 0]
     positions = np.round(positions, 2) + 0.0  # no -0.0
-    return [
+    waypoints: list[dict[str, Any]] = [
         {"waypoint_num": i} | {n: dict(zip("xyz", p, strict=True)) for n, p in zip((*names, "hand"), row, strict=True)}
         for i, row in enumerate(positions.tolist())
     ]
+    if wrist_rpy is not None:
+        degrees = np.round(np.degrees(wrist_rpy)) + 0.0
+        for waypoint, angles in zip(waypoints, degrees.tolist(), strict=True):
+            waypoint["hand"] |= dict(zip(("roll", "pitch", "yaw"), angles, strict=True))
+    return waypoints
+
+
+def _orientation(example: Waypoints, request: PlanRequest) -> np.ndarray:
+    """How an example holds the hand: as it says, else as the hand is held now, shape (n, 3)."""
+    return np.broadcast_to(request.hand_rpy if example.wrist_rpy is None else example.wrist_rpy, example.hand_e.shape)
 
 
 def sent_image(rgb: np.ndarray, size: int) -> np.ndarray:

@@ -52,7 +52,8 @@ def draw_plan(
     for k in visible:
         _draw_track(axes, tracks[k], colors[k], unit, 1.0 if k else 2.0)  # a broad hand shows behind what it carries
     labels = [(names[k], seen[k][0], colors[k]) for k in visible]
-    _draw_labels(axes, labels, np.concatenate(seen), unit)
+    if labels:
+        _draw_labels(axes, labels, np.concatenate(seen), unit)
     if hidden:
         _text(axes, (unit, size[1] - unit), f"not in view: {', '.join(hidden)}", 2.4 * unit, ha="left", va="bottom")
     return _finish(axes, path)

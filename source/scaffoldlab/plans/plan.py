@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.geometry import quat_slerp, quat_xyzw_from_rpy, rpy_from_quat_xyzw
 from scaffoldlab.keypoints.keypoint import Keypoint
 
 _NOISE_STREAM = 0x6E6F697365  # "noise": keeps these draws apart from others that are seeded with (seed, index)
@@ -23,7 +24,8 @@ class Plan:
         keypoints_e: Keypoint waypoints, shape (n, K, 3), n >= 2.
         wrist_e: Wrist waypoints, shape (n, 6): hand point [m], then roll, pitch, yaw [rad] without jumps of 2 pi.
         initial_state: What the reset must restore: ``"hand"`` the wrist, shape (6,), and per movable asset
-            its root pose xyz + quat_xyzw, shape (7,), or the joint positions of an articulation, shape (J,).
+            its root pose xyz + quat_xyzw, shape (7,), the joint positions of an articulation, shape (J,), or both of
+            an articulation that nothing holds, shape (7 + J,).
         provenance: Planner, seed, index, noise, model, ... (JSON values).
 
     Raises:
@@ -61,10 +63,13 @@ class Plan:
     def tracks(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
         """Keypoint and wrist targets of every control step, shapes (steps, K, 3) and (steps, 6).
 
-        Linear interpolation between waypoints (Scaffolds, section 3.2); the first and the last target
-        are the first and the last waypoint.
+        Positions are interpolated linearly between waypoints (Scaffolds, section 3.2), rotations spherically; the
+        first and the last target are the first and the last waypoint.
         """
-        return interpolate(self.keypoints_e, steps), interpolate(self.wrist_e, steps)
+        wrist_e = interpolate(self.wrist_e, steps)
+        if np.ptp(self.wrist_e[:, 3:], axis=0).any():
+            wrist_e[:, 3:] = interpolate_rpy(self.wrist_e[:, 3:], steps)
+        return interpolate(self.keypoints_e, steps), wrist_e
 
 
 def interpolate(waypoints: np.ndarray, steps: int) -> np.ndarray:
@@ -78,10 +83,29 @@ def interpolate(waypoints: np.ndarray, steps: int) -> np.ndarray:
             f"interpolate: got {len(waypoints)} waypoints and {steps} steps; allowed: at least 2 of each, "
             "because both ends of the plan are kept."
         )
-    position = np.linspace(0, len(waypoints) - 1, steps)
-    lower = np.minimum(position.astype(int), len(waypoints) - 2)
-    fraction = (position - lower).reshape(-1, *[1] * (waypoints.ndim - 1))
+    lower, fraction = _intervals(len(waypoints), steps)
+    fraction = fraction.reshape(-1, *[1] * (waypoints.ndim - 1))
     return waypoints[lower] * (1 - fraction) + waypoints[lower + 1] * fraction
+
+
+def interpolate_rpy(waypoints: np.ndarray, steps: int) -> np.ndarray:
+    """Spherical linear interpolation of roll, pitch, yaw [rad], shape (n, 3) -> (steps, 3), n and steps >= 2.
+
+    Of the angles of a rotation those are taken that are nearest to the linear interpolation, which has no jumps.
+    """
+    near = interpolate(waypoints, steps)
+    lower, fraction = _intervals(len(waypoints), steps)
+    quats = quat_xyzw_from_rpy(waypoints)
+    rpy = rpy_from_quat_xyzw(quat_slerp(quats[lower], quats[lower + 1], fraction), near)
+    at_waypoint = (fraction == 0) | (fraction == 1)
+    return np.where(at_waypoint[:, None], near, rpy)
+
+
+def _intervals(count: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """The waypoint before each step, and how far the step is on the way to the next one, in 0..1."""
+    position = np.linspace(0, count - 1, steps)
+    lower = np.minimum(position.astype(int), count - 2)
+    return lower, position - lower
 
 
 def with_waypoint_noise(plan: Plan, *, sigma: float, seed: int) -> Plan:

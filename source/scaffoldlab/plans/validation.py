@@ -1,16 +1,18 @@
 """Checks a planner's waypoints, and says what is wrong in words that a person and a model can act on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 
 from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.geometry import matrix_from_rpy
 from scaffoldlab.planners.base import PlanRequest, Waypoints
+from scaffoldlab.plans.plan import interpolate
+from scaffoldlab.specs.bodies import SolidBox
 
-# The mistakes with world axes that models make (Scaffolds, section 3.3), as maps of displacements.
-_AXIS_FLIPS = {
+AXIS_FLIPS = {
     "mirrored in x": np.diag((-1, 1, 1)),
     "mirrored in y": np.diag((1, -1, 1)),
     "mirrored in x and y": np.diag((-1, -1, 1)),
@@ -18,6 +20,7 @@ _AXIS_FLIPS = {
     "with x and z swapped": np.eye(3)[[2, 1, 0]],
     "with y and z swapped": np.eye(3)[[0, 2, 1]],
 }
+"""The mistakes with world axes that models make (Scaffolds, section 3.2), as maps of displacements."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,8 @@ class PlanLimits:
         duration_s: Time from the first to the last waypoint [s].
         speed_max: Speed of the hand and of every keypoint [m/s].
         start_tolerance: Distance of the first waypoint from where things are [m]; prompts round to 1 cm.
+        turn_max: Speed at which the hand turns [rad/s].
+        start_turn: Angle between the first waypoint and how the hand is held [rad]; prompts round to degrees.
         stretch_max: Change of the distance between two keypoints of one rigid body [m].
         workspace_e: Lower and upper corner of the box for the hand and for the keypoints that move, env frame [m].
         height_min: Height of the support in the env frame [m]; None: only the workspace bounds the height.
@@ -38,6 +43,8 @@ class PlanLimits:
     duration_s: float = 5.0
     speed_max: float = 1.5
     start_tolerance: float = 0.02
+    turn_max: float = 3.0
+    start_turn: float = 0.1
     stretch_max: float = 0.03
     workspace_e: tuple[tuple[float, float, float], tuple[float, float, float]] = ((-1.0, -1.0, 0.0), (1.0, 1.0, 2.0))
     height_min: float | None = None
@@ -45,7 +52,7 @@ class PlanLimits:
     moving: float = 0.05
 
     def __post_init__(self) -> None:
-        for name in ("duration_s", "speed_max", "start_tolerance", "stretch_max", "near", "moving"):
+        for name in sorted(set(vars(self)) - {"workspace_e", "height_min"}):
             if not getattr(self, name) > 0:
                 raise ScaffoldError(f"plan limits: {name} is {getattr(self, name)}; allowed: above 0.")
         if np.shape(self.workspace_e) != (2, 3) or not np.all(np.less(*self.workspace_e)):
@@ -78,8 +85,43 @@ def validate_waypoints(
     if reasons:
         return reasons
     tracks = _Tracks(request, waypoints, limits, np.zeros(3) if origin_e is None else np.asarray(origin_e, float))
-    checks = (_start, _speed, _stretch, _height, _reach, _hand_flip, _target_flip)
+    checks = (_start, _speed, _turn, _stretch, _height, _reach, _hand_flip, _target_flip)
     return [reason for check in checks for reason in check(tracks)]
+
+
+def collision_reasons(
+    hand_e: np.ndarray, boxes: Iterable[SolidBox], *, origin_e: np.ndarray | None = None, depth: float = 0.01
+) -> list[str]:
+    """Where the hand point's straight way between waypoints goes through what cannot move, one sentence a body.
+
+    Only the hand point is looked at, not the fingers or what they hold, and solids are boxes: a curved one is its
+    bounding box. A solid that the hand starts in is left out.
+
+    Args:
+        hand_e: Waypoints of the hand in the env frame [m], shape (n, 3).
+        boxes: Solids.
+        origin_e: Point that positions in the reasons are relative to [m], shape (3,).
+        depth: How far into a solid the hand point may go [m].
+    """
+    if len(hand_e) < 2 or not np.isfinite(hand_e).all():
+        return []  # validation has its own words for that
+    steps, origin_e = 20, np.zeros(3) if origin_e is None else origin_e
+    way_e = interpolate(hand_e, steps * (len(hand_e) - 1) + 1)
+    worst: dict[str, tuple[float, int]] = {}
+    for box in boxes:
+        inside = (box.half - np.abs((way_e - box.center_e) @ box.rotation_eb)).min(-1)  # depth below the nearest face
+        t = int(inside.argmax())
+        if inside[0] <= 0 and inside[t] > max(depth, worst.get(box.body, (0.0, 0))[0]):
+            worst[box.body] = float(inside[t]), t
+    reasons = []
+    for body, (inside, t) in worst.items():
+        x, y, z = way_e[t] - origin_e
+        first = min(t // steps, len(hand_e) - 2)
+        reasons.append(
+            f"waypoints {first} to {first + 1}, the hand: at ({x:.2f}, {y:.2f}, {z:.2f}) it is {inside:.2f} m inside "
+            f"{body!r}, which is solid; allowed: {depth:.2f} m. Move around it or above it."
+        )
+    return reasons
 
 
 class _Tracks:
@@ -92,6 +134,8 @@ class _Tracks:
         self.assets = [body.partition("/")[0] for body in self.bodies]
         self.points_e = np.concatenate((waypoints.keypoints_e, waypoints.hand_e[:, None]), 1).astype(float)
         self.start_e = np.concatenate((waypoints.located_e, np.asarray(request.hand_e)[None])).astype(float)
+        self.rotations = None if waypoints.wrist_rpy is None else matrix_from_rpy(waypoints.wrist_rpy)
+        self.start_rotation = matrix_from_rpy(request.hand_rpy)
         travel = np.linalg.norm(self.points_e - self.points_e[0], axis=-1).max(0)
         self.hand = len(self.names) - 1
         self.moving = [k for k in range(self.hand) if travel[k] > limits.moving]
@@ -110,6 +154,7 @@ def _shape_reasons(request: PlanRequest, waypoints: Waypoints) -> Iterator[str]:
         (f"keypoint waypoints ({names})", waypoints.keypoints_e, (count, keypoints, 3)),
         ("hand waypoints", waypoints.hand_e, (count, 3)),
         ("located keypoints", waypoints.located_e, (keypoints, 3)),
+        *((("hand orientations", w, (count, 3)),) if (w := waypoints.wrist_rpy) is not None else ()),
     ):
         got = np.shape(array)
         if len(got) == len(shape) > 1 and got[1:] == shape[1:] and got[0] != shape[0]:
@@ -120,7 +165,9 @@ def _shape_reasons(request: PlanRequest, waypoints: Waypoints) -> Iterator[str]:
 
 def _finite_reasons(request: PlanRequest, waypoints: Waypoints) -> Iterator[str]:
     hand = waypoints.hand_e[:, None]
-    arrays = (waypoints.keypoints_e, request.keypoint_names), (hand, ("hand",)), (waypoints.located_e[None], ())
+    arrays = [(waypoints.keypoints_e, request.keypoint_names), (hand, ("hand",)), (waypoints.located_e[None], ())]
+    if waypoints.wrist_rpy is not None and not np.isfinite(waypoints.wrist_rpy).all():
+        yield "the hand: its orientation has numbers that are not finite; allowed: finite numbers of degrees."
     for array, names in arrays:
         for t, k, axis in np.argwhere(~np.isfinite(array))[:1]:
             where = f"waypoint {t}, {names[k]!r}" if names else f"located keypoint {request.keypoint_names[k]!r}"
@@ -146,6 +193,31 @@ def _speed(tracks: _Tracks) -> Iterator[str]:
             f"waypoints {t} to {t + 1}, {tracks.names[k]}: moves {steps[t, k]:.2f} m in {interval:.2f} s, "
             f"{steps[t, k] / interval:.2f} m/s; allowed: {allowed:.2f} m/s, {allowed * interval:.2f} m per waypoint."
         )
+
+
+def _turn(tracks: _Tracks) -> Iterator[str]:
+    if tracks.rotations is None:
+        return
+    limits, interval = tracks.limits, tracks.limits.duration_s / (len(tracks.points_e) - 1)
+    turns = _angles(tracks.rotations[:-1], tracks.rotations[1:])
+    start = float(_angles(tracks.rotations[:1], tracks.start_rotation[None])[0])
+    if start > limits.start_turn:
+        yield (
+            f"waypoint 0, the hand: it is turned by {np.degrees(start):.0f} deg from its initial orientation; allowed: "
+            f"{np.degrees(limits.start_turn):.0f} deg."
+        )
+    if turns.max() > limits.turn_max * interval:
+        t = int(turns.argmax())
+        yield (
+            f"waypoints {t} to {t + 1}, the hand: turns by {np.degrees(turns[t]):.0f} deg in {interval:.2f} s; "
+            f"allowed: {np.degrees(limits.turn_max * interval):.0f} deg per waypoint."
+        )
+
+
+def _angles(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Angles between rotation matrices [rad], shapes (N, 3, 3) -> (N,)."""
+    trace = np.einsum("nij,nij->n", first, second)
+    return np.arccos(np.clip((trace - 1) / 2, -1, 1))
 
 
 def _stretch(tracks: _Tracks) -> Iterator[str]:
@@ -233,7 +305,7 @@ def _nearest_flip(offsets: dict[int, np.ndarray], near: float) -> tuple[int, str
     flipped = {
         (k, how): float(np.linalg.norm(offset[0] + (offset - offset[0]) @ flip.T, axis=-1).min())
         for k, offset in offsets.items()
-        for how, flip in _AXIS_FLIPS.items()
+        for how, flip in AXIS_FLIPS.items()
     }
     k, how = min(flipped, key=flipped.__getitem__)
     return (k, how, nearest[k], flipped[k, how]) if flipped[k, how] <= near else None

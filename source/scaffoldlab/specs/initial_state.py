@@ -16,22 +16,24 @@ def sample_initial_state(composition: Composition, *, seed: int, index: int) -> 
 
     Returns:
         ``"hand"``: hand point [m] and roll, pitch, yaw [rad], shape (6,); per movable asset its root pose,
-        xyz [m] + quat_xyzw, shape (7,), or its joint positions in the order of the scene file, shape (J,).
-        All in the env frame.
+        xyz [m] + quat_xyzw, shape (7,), or its joint positions in the order of the scene file, shape (J,), or of an
+        articulation that nothing holds first the one and then the other, shape (7 + J,). All in the env frame.
     """
     rng = np.random.default_rng((seed, index))
     spec = composition.task.initial_state
     state = {"hand": _sample_pose(rng, spec.hand)}
     for asset in composition.scene.assets:
-        if asset.kind == "rigid":
-            if asset.name in spec.objects:
-                pose = _sample_pose(rng, spec.objects[asset.name])
-                state[asset.name] = np.concatenate([pose[:3], quat_xyzw_from_rpy(pose[3:])])
-            else:
-                state[asset.name] = asset.pose()
-        elif asset.kind == "articulation":
+        parts = []
+        if asset.name in spec.objects:
+            pose = _sample_pose(rng, spec.objects[asset.name])
+            parts.append(np.concatenate([pose[:3], quat_xyzw_from_rpy(pose[3:])]))
+        elif composition.is_free(asset):
+            parts.append(asset.pose())
+        if asset.kind == "articulation":
             ranges = spec.joints.get(asset.name, {})
-            state[asset.name] = np.array([_sample(rng, ranges.get(joint, (0.0, 0.0))) for joint in asset.joints])
+            parts.append(np.array([_sample(rng, ranges.get(joint, (0.0, 0.0))) for joint in asset.joints]))
+        if parts:
+            state[asset.name] = np.concatenate(parts)
     return state
 
 
@@ -45,9 +47,10 @@ def body_poses(composition: Composition, state: dict[str, np.ndarray]) -> dict[s
     poses: dict[str, np.ndarray] = {}
     for asset in composition.scene.assets:
         if asset.kind == "articulation":
-            joints = dict(zip(asset.joints, state[asset.name], strict=True))
+            root, positions = np.split(state[asset.name], [7 if composition.is_free(asset) else 0])
+            joints = dict(zip(asset.joints, positions, strict=True))
             for link, pose in link_poses(composition.usd(asset.usd), joints).items():
-                poses[f"{asset.name}/{link}"] = _compose(asset.pose(), pose)
+                poses[f"{asset.name}/{link}"] = _compose(root if len(root) else asset.pose(), pose)
         else:
             poses[asset.name] = state[asset.name] if asset.kind == "rigid" else asset.pose()
     return poses

@@ -104,6 +104,8 @@ class SceneSpec(Strict):
     camera: CameraSpec
     workspace: tuple[Vector3, Vector3]
     """Lower and upper corner of the box that plans must stay in, env frame [m]."""
+    table_height: float | None = None
+    """Height that the wrist target of an arm stays above, env frame [m] (Scaffolds, appendix C.5)."""
 
     def asset(self, name: str, where: str) -> AssetSpec:
         """The asset of that name.
@@ -125,27 +127,59 @@ class DriveSpec(Strict):
 
     stiffness: Positive
     damping: Positive
-    effort: Positive
+    effort: Positive | list[Positive]
+    """Force limit of all joints, or of each [N or N m]."""
     armature: dict[Literal["ovphysx", "newton_mjwarp", "isaacsim_physx"], Annotated[float, Field(ge=0)]]
     """Reflected inertia per engine; the engines need different values (docs/decisions)."""
 
 
+class ArmSpec(Strict):
+    """An arm that carries the hand, and how a wrist target becomes joint targets (Scaffolds, appendix C)."""
+
+    position: Vector3
+    """Where its base stands, env frame [m]."""
+    yaw_deg: float = 0.0
+    rest: Annotated[list[float], Field(min_length=7, max_length=7)]
+    """Joint positions from which initial postures are searched [rad]."""
+    damping: Positive = 0.1
+    """lambda of eq. 5 (the paper: 0.5, which lags; docs/decisions/arm.md)."""
+    action_average: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Weight of the past in the joint targets (the paper: 0.98)."""
+    position_limit: Positive = 0.1
+    """Wrist offset of an action of 1 [m]."""
+    rotation_limit_deg: Positive = 20.0
+
+
 class RobotSpec(Strict):
-    """A floating hand: wrist joints in the order x, y, z, roll, pitch, yaw, and fingers."""
+    """A hand and the joints that move its wrist: six of a floating hand, or the seven of an arm."""
 
     name: str = ""
     usd: str
     palm: str
     """Body that carries the fingers."""
     palm_rpy_deg: Vector3
-    """Orientation of the palm body when the wrist joints are zero."""
-    wrist_joints: Annotated[list[str], Field(min_length=6, max_length=6)]
+    """Orientation of the palm body when roll, pitch and yaw of the wrist are zero."""
+    wrist_joints: Annotated[list[str], Field(min_length=6, max_length=7)]
+    """x, y, z, roll, pitch, yaw of a floating hand; those of the arm from the base on."""
+    arm: ArmSpec | None = None
+    """The arm; a hand without one floats."""
     fingers: dict[str, Annotated[list[str], Field(min_length=1)]]
     """Joints of each finger from the root to the tip."""
     fingertips: dict[str, str]
     """Fingertip body of each finger."""
     wrist_drive: DriveSpec
     finger_drive: DriveSpec
+
+    @model_validator(mode="after")
+    def _counts(self) -> "RobotSpec":
+        expected = 7 if self.arm else 6
+        if len(self.wrist_joints) != expected:
+            kind = "on an arm" if self.arm else "that floats"
+            raise ValueError(f"wrist_joints of a hand {kind}: allowed: {expected}, got {len(self.wrist_joints)}")
+        for drive, joints in ((self.wrist_drive, self.wrist_joints), (self.finger_drive, self.finger_joints)):
+            if isinstance(drive.effort, list) and len(drive.effort) != len(joints):
+                raise ValueError(f"effort: one number, or one for each of {', '.join(joints)}; got {drive.effort}")
+        return self
 
     @property
     def finger_joints(self) -> list[str]:
@@ -183,6 +217,7 @@ class InitialStateSpec(Strict):
     hand: PoseRange
     """Hand point and orientation relative to palm down, fingers forward."""
     objects: dict[str, PoseRange] = {}
+    """Root poses of rigid assets and of articulations that nothing holds; others stay where the scene puts them."""
     joints: dict[str, dict[str, Range]] = {}
     """Joint positions of articulated assets [m or rad]; joints not named start at zero."""
 
@@ -234,12 +269,69 @@ class JointBeyond(Strict):
     distance: Positive
 
 
+class JointWithin(Strict):
+    """A joint is closer to zero than a distance, whichever side [m or rad]."""
+
+    asset: str
+    joint: str
+    distance: Positive
+
+
+class Upright(Strict):
+    """An axis of a body points up, give or take an angle."""
+
+    body: str
+    """Asset, or ``asset/link`` of an articulation."""
+    axis: Literal["x", "y", "z"] = "z"
+    angle_deg: Annotated[float, Field(gt=0, le=90)] = 15.0
+
+
+class Displaced(Strict):
+    """A keypoint is further over ground from where the episode began than a distance [m]."""
+
+    keypoint: str
+    distance: Positive
+    height_tolerance: Positive | None = None
+    """It must have been this close to its first height all the time; none: it may go anywhere."""
+
+
+class Swings(Strict):
+    """A keypoint has gone up by a height and down again by as much, a number of times [m]."""
+
+    keypoint: str
+    height: Positive
+    count: Annotated[int, Field(ge=1)] = 1
+    down_to: Positive | None = None
+    """A swing counts when the keypoint is this close to its first height again, as when it strikes what it lay on."""
+
+
+class Touching(Strict):
+    """Two bodies press on each other."""
+
+    body: str
+    other: str
+    """Both: rigid asset, or ``asset/link`` of an articulation."""
+
+    @property
+    def sensor(self) -> str:
+        """Name of the contact sensor in the scene that feels it."""
+        return f"touching_{self.body}_{self.other}".replace("/", "_")
+
+
+Leaf = Near | OnTop | JointBeyond | JointWithin | Upright | Displaced | Swings | Touching
+
+
 class Condition(Strict):
     """Exactly one condition; ``all`` and ``any`` compose."""
 
     near: Near | None = None
     on_top: OnTop | None = None
     joint_beyond: JointBeyond | None = None
+    joint_within: JointWithin | None = None
+    upright: Upright | None = None
+    displaced: Displaced | None = None
+    swings: Swings | None = None
+    touching: Touching | None = None
     all: Annotated[list["Condition"], Field(min_length=1)] | None = None
     any: Annotated[list["Condition"], Field(min_length=1)] | None = None
 
@@ -251,27 +343,58 @@ class Condition(Strict):
             raise ValueError(f"give exactly one of {allowed}; got {', '.join(named) or 'none'}")
         return self
 
-    def leaves(self) -> list[Near | OnTop | JointBeyond]:
-        """The plain conditions of the tree."""
+    @property
+    def leaf(self) -> tuple[str, Leaf]:
+        """Name and record of a plain condition."""
+        return next((n, v) for n in type(self).model_fields if (v := getattr(self, n)) is not None)
+
+    def leaves(self) -> list[tuple[str, Leaf]]:
+        """Names and records of the plain conditions of the tree."""
         children = self.all or self.any
         if children is not None:
             return [leaf for child in children for leaf in child.leaves()]
-        leaf = self.near or self.on_top or self.joint_beyond
-        return [leaf] if leaf is not None else []
+        return [self.leaf]
+
+
+class Arc(Strict):
+    """A turn about a vertical axis, as of a door about its hinge."""
+
+    center: tuple[float, float]
+    """x and y of the axis in the env frame [m]."""
+    angle_deg: float
+    """Counterclockwise seen from above."""
 
 
 class HandGoal(Strict):
-    """Where the hand point goes: to a keypoint plus an offset, or by a displacement [m]."""
+    """Where the hand point goes: to keypoints plus an offset, by a displacement, or on an arc [m]."""
 
-    to: str | None = None
+    to: str | Annotated[list[str], Field(min_length=1)] | None = None
+    """A keypoint, or several: the middle of them."""
     offset: Vector3 = (0.0, 0.0, 0.0)
     by: Vector3 | None = None
+    arc: Arc | None = None
+
+    @property
+    def keypoints(self) -> list[str]:
+        """The keypoints of ``to``."""
+        return [self.to] if isinstance(self.to, str) else self.to or []
 
     @model_validator(mode="after")
     def _one(self) -> "HandGoal":
-        if (self.to is None) == (self.by is None):
-            raise ValueError("give either 'to: <keypoint>' (with 'offset') or 'by: [dx, dy, dz]'")
+        if sum(goal is not None for goal in (self.to, self.by, self.arc)) != 1:
+            raise ValueError(
+                "give either 'to: <keypoint>' or 'to: [<keypoint>, ...]' (with 'offset'), 'by: [dx, dy, dz]', "
+                "or 'arc: {center: [x, y], angle_deg: ...}'"
+            )
         return self
+
+
+class Gather(Strict):
+    """Two keypoints approach each other on the line between them, whatever the hand does."""
+
+    keypoints: Annotated[list[str], Field(min_length=2, max_length=2)]
+    distance: Annotated[float, Field(ge=0)]
+    """How far they are apart at the end [m]."""
 
 
 class OracleStage(Strict):
@@ -282,6 +405,8 @@ class OracleStage(Strict):
     hand: HandGoal | None = None
     carry: list[str] = []
     """Keypoints that move with the hand."""
+    gather: Gather | None = None
+    """Keypoints that move towards each other."""
 
 
 class TerminationSpec(Strict):
@@ -339,6 +464,12 @@ class Composition(Strict):
         """Absolute path of an asset file."""
         return find_asset(relative, str(self.source))
 
+    def is_free(self, asset: AssetSpec) -> bool:
+        """Whether the root of an asset can move: a rigid body, or an articulation that no joint ties to the world."""
+        from scaffoldlab.usd.reader import is_fixed
+
+        return asset.kind == "rigid" or (asset.kind == "articulation" and not is_fixed(self.usd(asset.usd)))
+
 
 # --- loading --------------------------------------------------------------------------------------------------------
 
@@ -354,15 +485,20 @@ def load_task(name: str) -> Composition:
         ScaffoldError: With the file, the field, what was got and what is allowed.
     """
     path = find_named("task", name)
-    task = _read(path, TaskSpec, name)
-    scene = _read(find_named("scene", task.scene, f"{path}: scene"), SceneSpec, task.scene)
-    robot = _read(find_named("robot", task.robot, f"{path}: robot"), RobotSpec, task.robot)
+    task = read_yaml(path, TaskSpec, name)
+    scene = read_yaml(find_named("scene", task.scene, f"{path}: scene"), SceneSpec, task.scene)
+    robot = read_yaml(find_named("robot", task.robot, f"{path}: robot"), RobotSpec, task.robot)
     composition = Composition(task=task, scene=scene, robot=robot, source=path)
     _check(composition)
     return composition
 
 
-def _read(path: Path, model: type, name: str) -> Any:
+def read_yaml(path: Path, model: type, name: str) -> Any:
+    """A YAML file as a record of that name.
+
+    Raises:
+        ScaffoldError: With the file, the field, what was got and what is allowed.
+    """
     try:
         data = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
@@ -424,26 +560,24 @@ def _check(c: Composition) -> None:
     for i, keypoint in enumerate(task.keypoints):
         _check_body(c, keypoint.body, f"{where}: keypoints.{i}.body")
     _check_body(c, task.contact, f"{where}: contact")
-    for kind, allowed_kind, entries in (
-        ("objects", "rigid", task.initial_state.objects),
-        ("joints", "articulation", task.initial_state.joints),
-    ):
-        for name in entries:
-            field = f"{where}: initial_state.{kind}.{name}"
-            if c.scene.asset(name, field).kind != allowed_kind:
-                raise ScaffoldError(f"{field}: {name!r} is {c.scene.asset(name, field).kind}, needs {allowed_kind}.")
+    for name in task.initial_state.objects:
+        field = f"{where}: initial_state.objects.{name}"
+        asset = c.scene.asset(name, field)
+        if not c.is_free(asset):
+            kind = "an articulation that is fixed to the world" if asset.kind == "articulation" else asset.kind
+            raise ScaffoldError(f"{field}: {name!r} is {kind}, needs rigid or an articulation that is not fixed.")
     for name, joints in task.initial_state.joints.items():
-        _check_joints(joints, c.scene.asset(name, where), f"{where}: initial_state.joints.{name}")
-    for leaf in task.success.leaves():
-        for name in (getattr(leaf, f, None) for f in ("keypoint", "to", "of")):
-            if name is not None and name not in names:
-                raise unknown_name("keypoint", name, names, f"{where}: success")
-        if isinstance(leaf, JointBeyond):
-            asset = c.scene.asset(leaf.asset, f"{where}: success.joint_beyond.asset")
-            _check_joints([leaf.joint], asset, f"{where}: success.joint_beyond.joint")
+        field = f"{where}: initial_state.joints.{name}"
+        asset = c.scene.asset(name, field)
+        if asset.kind != "articulation":
+            raise ScaffoldError(f"{field}: {name!r} is {asset.kind}, needs articulation.")
+        _check_joints(joints, asset, field)
+        _check_positions(c, joints, asset, field)
+    for name, leaf in task.success.leaves():
+        _check_success(c, leaf, f"{where}: success.{name}")
     for stage in task.oracle:
-        goal = [stage.hand.to] if stage.hand and stage.hand.to else []
-        for name in [*goal, *stage.carry]:
+        goal = stage.hand.keypoints if stage.hand else []
+        for name in [*goal, *stage.carry, *(stage.gather.keypoints if stage.gather else [])]:
             if name not in names:
                 raise unknown_name("keypoint", name, names, f"{where}: oracle.{stage.name}")
     for posture in ("open", "close"):
@@ -455,6 +589,54 @@ def _check(c: Composition) -> None:
         for finger in getattr(task.grasp, posture):
             if finger not in c.robot.fingers:
                 raise unknown_name("finger", finger, c.robot.fingers, f"{where}: grasp.{posture}")
+
+
+def _check_success(c: Composition, leaf: Leaf, where: str) -> None:
+    """What the condition names exists, and the condition can hold."""
+    points = [getattr(leaf, key) for key in ("keypoint", "to", "of") if hasattr(leaf, key)]
+    bodies = {key: getattr(leaf, key) for key in ("body", "other") if hasattr(leaf, key)}
+    for name in points:
+        if name not in c.task.keypoint_names:
+            raise unknown_name("keypoint", name, c.task.keypoint_names, where)
+    for key, body in bodies.items():
+        _check_body(c, body, f"{where}.{key}")
+    if isinstance(leaf, JointBeyond | JointWithin):
+        asset = c.scene.asset(leaf.asset, f"{where}.asset")
+        _check_joints([leaf.joint], asset, f"{where}.joint")
+        _check_travel(c, leaf, asset, f"{where}.distance")
+        return
+    at = [k.body for k in c.task.keypoints if k.name in points] or list(bodies.values())
+    fixed = [body for body in at if c.scene.asset(body.split("/")[0], where).kind == "static"]
+    if isinstance(leaf, Near | OnTop):
+        together = len(set(at)) == 1 if isinstance(leaf, Near) else len(set(points)) == 1
+        if together or len(fixed) == 2:
+            raise ScaffoldError(f"{where}: can never change: {' and '.join(map(repr, points))} keep their distance.")
+    elif fixed:
+        raise ScaffoldError(f"{where}: can never become true: {fixed[0]!r} is static; name a body that moves.")
+    if isinstance(leaf, Touching) and leaf.body == leaf.other:
+        raise ScaffoldError(f"{where}: needs two bodies; got {leaf.body!r} twice.")
+    if isinstance(leaf, Displaced):
+        diagonal = math.dist(*(corner[:2] for corner in c.scene.workspace))
+        if leaf.distance >= diagonal:
+            raise ScaffoldError(
+                f"{where}.distance: can never become true: got {leaf.distance:g} m; allowed: less than the diagonal "
+                f"of the scene's workspace over ground, {diagonal:.2f} m."
+            )
+
+
+def _check_travel(c: Composition, leaf: JointBeyond | JointWithin, asset: AssetSpec, where: str) -> None:
+    """The joint can get there."""
+    from scaffoldlab.usd.reader import joint_limits
+
+    low, high = joint_limits(c.usd(asset.usd))[leaf.joint]
+    nearest, furthest = max(low, -high, 0.0), max(-low, high)
+    possible = leaf.distance < furthest if isinstance(leaf, JointBeyond) else leaf.distance > nearest
+    if not possible:
+        allowed = f"less than {furthest:.4g}" if isinstance(leaf, JointBeyond) else f"more than {nearest:.4g}"
+        raise ScaffoldError(
+            f"{where}: can never become true: {leaf.joint!r} moves from {low:.4g} to {high:.4g}; "
+            f"got {leaf.distance:g}; allowed: {allowed}."
+        )
 
 
 def _check_asset(c: Composition, asset: AssetSpec) -> None:
@@ -475,6 +657,20 @@ def _check_joints(names: Iterable[str], asset: AssetSpec, where: str) -> None:
     for name in names:
         if name not in asset.joints:
             raise unknown_name("joint", name, asset.joints, where)
+
+
+def _check_positions(c: Composition, joints: dict[str, Range], asset: AssetSpec, where: str) -> None:
+    """The joints can be where they are to start."""
+    from scaffoldlab.usd.reader import joint_limits
+
+    limits = joint_limits(c.usd(asset.usd))
+    for joint, (low, high) in joints.items():
+        lower, upper = limits[joint]
+        if low < lower - 1e-6 or high > upper + 1e-6:
+            raise ScaffoldError(
+                f"{where}.{joint}: got {low:g} to {high:g}; allowed: within the limits of the joint, "
+                f"{lower:.4g} to {upper:.4g}."
+            )
 
 
 def _check_body(c: Composition, body: str, where: str) -> None:

@@ -3,6 +3,7 @@
 # A preset stands where its value will be; Isaac Lab resolves it, the type checker cannot.
 # pyright: reportArgumentType=false
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -26,7 +27,8 @@ from isaaclab.utils import configclass
 from isaaclab.utils.noise import GaussianNoiseCfg
 from isaaclab_tasks.utils import preset
 
-from scaffoldlab.specs.models import AssetSpec, Composition, DriveSpec, load_task
+from scaffoldlab.geometry import quat_xyzw_from_rpy
+from scaffoldlab.specs.models import AssetSpec, Composition, DriveSpec, Touching, load_task
 from scaffoldlab.tasks.physics import DECIMATION, PHYSICS_DT, PhysicsPresets
 from scaffoldlab.terms import actions, curricula, events, observations, plan_command, rewards, terminations
 
@@ -51,11 +53,20 @@ def make_env_cfg(task: str) -> ManagerBasedRLEnvCfg:
     plan = cfg.commands.plan
     plan.task, plan.threshold, plan.reduction = task, spec.termination.threshold, spec.termination.reduction
     plan.beta = preset(default=20.0, cpu=40.0)
-    plan.steps = preset(default=spec.episode_steps, paper=max(PAPER_STEPS, spec.episode_steps))
+    # An arm takes twice as long (appendix C.5).
+    paper_steps = PAPER_STEPS * (2 if composition.robot.arm else 1)
+    plan.steps = preset(default=spec.episode_steps, paper=max(paper_steps, spec.episode_steps))
     cfg.episode_length_s = preset(
-        default=spec.episode_steps * DECIMATION * PHYSICS_DT, paper=PAPER_STEPS * DECIMATION * PHYSICS_DT
+        default=spec.episode_steps * DECIMATION * PHYSICS_DT, paper=paper_steps * DECIMATION * PHYSICS_DT
     )
     cfg.actions.hand.fingers = spec.grasp.actions
+    arm = composition.robot.arm
+    if arm:
+        # Appendix C: the same policy over an arm, within what the arm can do.
+        cfg.actions.hand.position_limit = arm.position_limit
+        cfg.actions.hand.rotation_limit = math.radians(arm.rotation_limit_deg)
+        cfg.actions.hand.gamma = preset(default=arm.action_average, paper=0.98)
+        cfg.actions.hand.damping = preset(default=arm.damping, paper=0.5)
     camera = composition.scene.camera
     cfg.viewer.eye, cfg.viewer.lookat = camera.eye, camera.target
     return cfg
@@ -72,6 +83,12 @@ def make_scene_cfg(composition: Composition) -> InteractiveSceneCfg:
         prim_path=f"{{ENV_REGEX_NS}}/{composition.task.contact}",
         filter_prim_paths_expr=[f"{{ENV_REGEX_NS}}/robot/{tip}" for tip in tips],
     )
+    for _, leaf in composition.task.success.leaves():
+        if isinstance(leaf, Touching):
+            sensor = ContactSensorCfg(
+                prim_path=f"{{ENV_REGEX_NS}}/{leaf.body}", filter_prim_paths_expr=[f"{{ENV_REGEX_NS}}/{leaf.other}"]
+            )
+            setattr(scene, leaf.sensor, sensor)
     scene.light = AssetBaseCfg(
         prim_path="/World/light", spawn=sim_utils.DomeLightCfg(intensity=2000.0, color=(0.9, 0.9, 0.9))
     )
@@ -92,7 +109,13 @@ def _asset_cfg(composition: Composition, asset: AssetSpec) -> Any:
         state = RigidObjectCfg.InitialStateCfg(pos=tuple(pose[:3]), rot=tuple(pose[3:]))
         return RigidObjectCfg(prim_path=path, spawn=spawn, init_state=state)
     actuators = {
-        name: ImplicitActuatorCfg(joint_names_expr=[name], stiffness=0.0, damping=j.damping, friction=j.friction)
+        name: ImplicitActuatorCfg(
+            joint_names_expr=[name],
+            stiffness=0.0,
+            damping=j.damping,
+            friction=j.friction,
+            dynamic_friction=j.friction,  # PhysX forgets a static friction as soon as the joint moves
+        )
         for name, j in asset.joints.items()
     }
     state = ArticulationCfg.InitialStateCfg(pos=tuple(pose[:3]), rot=tuple(pose[3:]))
@@ -103,11 +126,17 @@ def _robot_cfg(composition: Composition) -> ArticulationCfg:
     robot, grasp = composition.robot, composition.task.grasp
     start = {j: a for finger, joints in robot.fingers.items() for j, a in zip(joints, grasp.open[finger], strict=True)}
     hand = composition.task.initial_state.hand
-    start |= dict(zip(robot.wrist_joints[:3], (float(np.mean(r)) for r in (hand.x, hand.y, hand.z)), strict=True))
+    base = (0.0, 0.0, 0.0), 0.0
+    if robot.arm:
+        base = robot.arm.position, robot.arm.yaw_deg
+        start |= dict(zip(robot.wrist_joints, robot.arm.rest, strict=True))
+    else:
+        start |= dict(zip(robot.wrist_joints[:3], (float(np.mean(r)) for r in (hand.x, hand.y, hand.z)), strict=True))
+    quat = quat_xyzw_from_rpy(np.radians([0, 0, base[1]])).tolist()
     return ArticulationCfg(
         prim_path="{ENV_REGEX_NS}/robot",
         spawn=sim_utils.UsdFileCfg(usd_path=str(composition.usd(robot.usd)), activate_contact_sensors=True),
-        init_state=ArticulationCfg.InitialStateCfg(joint_pos=start),
+        init_state=ArticulationCfg.InitialStateCfg(pos=base[0], rot=tuple(quat), joint_pos=start),
         actuators={
             "wrist": _drive(robot.wrist_joints, robot.wrist_drive),
             "fingers": _drive(robot.finger_joints, robot.finger_drive),
@@ -116,11 +145,12 @@ def _robot_cfg(composition: Composition) -> ArticulationCfg:
 
 
 def _drive(joints: Iterable[str], drive: DriveSpec) -> ImplicitActuatorCfg:
+    each = isinstance(drive.effort, list)
     return ImplicitActuatorCfg(
         joint_names_expr=list(joints),
         stiffness=drive.stiffness,
         damping=drive.damping,
-        joint_effort_limit=drive.effort,
+        joint_effort_limit=dict(zip(joints, drive.effort, strict=True)) if each else drive.effort,
         armature=preset(default=drive.armature["ovphysx"], **drive.armature),
     )
 
@@ -180,6 +210,8 @@ class RewardsCfg:
     keypoint_tracking = RewardTermCfg(func=rewards.keypoint_tracking, weight=1.0)
     fingertip_contact = RewardTermCfg(func=rewards.fingertip_contact, weight=preset(default=0.5, paper=1.0))
     action_magnitude = RewardTermCfg(func=rewards.action_magnitude, weight=0.0)
+    hand_to_object = RewardTermCfg(func=rewards.hand_to_object, weight=0.0)
+    task_success = RewardTermCfg(func=rewards.task_success, weight=0.0)
     action_excess = RewardTermCfg(func=rewards.action_excess, weight=preset(default=0.0, cpu=-0.02))
 
 

@@ -8,6 +8,8 @@ import torch
 from isaaclab.managers import ActionTerm, ActionTermCfg
 from isaaclab.utils import configclass
 
+from scaffoldlab.robots.hand import ResidualAction
+
 if TYPE_CHECKING:
     from isaaclab.envs import ManagerBasedRLEnv
 
@@ -15,12 +17,9 @@ if TYPE_CHECKING:
 
 
 class ResidualHandAction(ActionTerm):
-    """Wrist offsets and finger closure (Scaffolds, eq. 4 and appendix B.2).
+    """Wrist offsets and finger closure, as :class:`~scaffoldlab.robots.hand.ResidualAction` says.
 
-    Actions in [-1, 1], shape (num_envs, 6 + F): three offsets of the hand point scaled to ``position_limit``,
-    three of roll, pitch, yaw scaled to ``rotation_limit``, then the closure of the fingers (F = 1) or of each
-    finger (F = 4), clipped to [0, 1]. The zero action follows the plan with an open hand. The joint targets are
-    averaged as avg = gamma avg + (1 - gamma) target; the reset starts the average at the initial joint positions.
+    Actions in [-1, 1], shape (num_envs, 6 + F). The reset starts the average at the initial joint positions.
     """
 
     cfg: ResidualHandActionCfg
@@ -29,17 +28,17 @@ class ResidualHandAction(ActionTerm):
         super().__init__(cfg, env)
         self.plan: PlanCommand = env.command_manager.get_term("plan")  # type: ignore[assignment]
         self.robot = self.plan.robot
+        self.residual = ResidualAction(
+            self.robot, position_limit=cfg.position_limit, rotation_limit=cfg.rotation_limit,
+            fingers=cfg.fingers, gamma=cfg.gamma, damping=cfg.damping,
+        )  # fmt: skip
         self._sent = False
         self._raw = torch.zeros(self.num_envs, self.action_dim, device=self.device)
-        limits = [cfg.position_limit] * 3 + [cfg.rotation_limit] * 3
-        self._limits = torch.tensor(limits, device=self.device)
-        fingers = 0 if cfg.fingers == "all" else self.robot.finger_of_joint
-        self._closure_of_joint = 6 + fingers + torch.zeros_like(self.robot.finger_of_joint)
 
     @property
     def action_dim(self) -> int:
         """6 + 1, or 6 + one for each finger."""
-        return 6 + (1 if self.cfg.fingers == "all" else int(self.robot.finger_of_joint.max()) + 1)
+        return self.residual.size
 
     @property
     def raw_actions(self) -> torch.Tensor:
@@ -48,17 +47,13 @@ class ResidualHandAction(ActionTerm):
 
     @property
     def processed_actions(self) -> torch.Tensor:
-        """Joint targets sent to the drives [m, rad], shape (num_envs, 22)."""
+        """Joint targets sent to the drives [m, rad], shape (num_envs, J)."""
         return self.robot.target
 
     def process_actions(self, actions: torch.Tensor) -> None:
         """Turns actions into averaged joint targets, once per control step."""
         self._raw[:] = actions
-        wrist = self.plan.wrist_targets + actions[:, :6].clamp(-1, 1) * self._limits
-        closure = actions[:, self._closure_of_joint].clamp(0, 1)
-        fingers = self.robot.open + closure * (self.robot.close - self.robot.open)
-        target = torch.cat([self.robot.wrist_joints(wrist), fingers], -1)
-        self.robot.target.lerp_(target, 1 - self.cfg.gamma)
+        self.residual(actions, self.plan.wrist_targets)
         self._sent = False
 
     def apply_actions(self) -> None:
@@ -82,3 +77,5 @@ class ResidualHandActionCfg(ActionTermCfg):
     """Largest wrist rotation [rad] (the paper: 1.0)."""
     gamma: float = 0.9
     """Weight of the past in the exponential average (Table 2)."""
+    damping: float | None = None
+    """lambda of an arm's damped least squares (eq. 5); None for that of the robot file."""

@@ -1,4 +1,7 @@
-"""Observations of the policy (Scaffolds, Table 4); positions are in the env frame [m], no contact forces."""
+"""Observations of the policy (Scaffolds, Table 4); positions are in the env frame [m], no contact forces.
+
+They read the plan of an env and nothing else: on a robot the same functions read the plan that is being carried out.
+"""
 
 from __future__ import annotations
 
@@ -35,10 +38,7 @@ def action_average(env: ManagerBasedRLEnv) -> torch.Tensor:
 
 def fingertip_poses(env: ManagerBasedRLEnv) -> torch.Tensor:
     """Fingertip positions [m] and quat_xyzw, shape (num_envs, 4 * 7)."""
-    robot = plan_of(env).robot
-    poses = robot.asset.data.body_link_pose_w.torch[:, robot.tips].clone()
-    poses[..., :3] -= env.scene.env_origins[:, None]
-    return poses.flatten(1)
+    return plan_of(env).robot.fingertip_poses.flatten(1)
 
 
 def initial_keypoints(env: ManagerBasedRLEnv) -> torch.Tensor:
@@ -71,9 +71,14 @@ class future_plan(ManagerTermBase):
 
     def __call__(self, env: ManagerBasedRLEnv, offsets: tuple[int, ...], relative: bool) -> torch.Tensor:
         """Targets at ``offsets``, which were made a tensor once."""
-        plan = plan_of(env)
-        keypoint_targets, wrist_targets = plan.future(self.offsets)
-        if relative:
-            keypoint_targets = keypoint_targets - plan.keypoints[:, None]
-            wrist_targets = wrist_targets - plan.robot.wrist[:, None]
-        return torch.cat([keypoint_targets.flatten(1), wrist_targets.flatten(1)], -1)
+        return future_targets(env, self.offsets, relative)
+
+
+def future_targets(env: ManagerBasedRLEnv, offsets: torch.Tensor, relative: bool) -> torch.Tensor:
+    """What :class:`future_plan` returns, with offsets as a tensor, shape (H,)."""
+    plan = plan_of(env)
+    keypoint_targets, wrist_targets = plan.future(offsets)
+    if relative:
+        keypoint_targets = keypoint_targets - plan.keypoints[:, None]
+        wrist_targets = wrist_targets - plan.robot.wrist[:, None]
+    return torch.cat([keypoint_targets.flatten(1), wrist_targets.flatten(1)], -1)

@@ -16,17 +16,21 @@ from isaaclab.utils import configclass
 from scaffoldlab.keypoints.distance import KeypointDistance
 from scaffoldlab.planners.making import scripted_library
 from scaffoldlab.plans.library import PlanBatch, PlanLibrary
+from scaffoldlab.plans.targets import PlanTargets
 from scaffoldlab.specs.bodies import body_names
 from scaffoldlab.specs.models import Composition, load_task
 from scaffoldlab.terms.robot import HandRobot
 from scaffoldlab.terms.success import SuccessCondition
 
 if TYPE_CHECKING:
+    import numpy as np
     from isaaclab.assets import Articulation, RigidObject
     from isaaclab.envs import ManagerBasedRLEnv
 
+    from scaffoldlab.plans.plan import Plan
 
-class PlanCommand(CommandTerm):
+
+class PlanCommand(PlanTargets, CommandTerm):
     """Samples a plan for each env at reset and measures how well it is tracked.
 
     All positions are in the env frame [m]. ``step`` counts control steps of the episode itself rather than
@@ -88,22 +92,6 @@ class PlanCommand(CommandTerm):
         return self.distance.target
 
     @property
-    def wrist_targets(self) -> torch.Tensor:
-        """Planned hand point [m] and roll, pitch, yaw [rad] at this step, shape (num_envs, 6)."""
-        return self.wrist_tracks[self.plan_id, self.step.clamp(max=self.steps - 1)]
-
-    @property
-    def initial_keypoints(self) -> torch.Tensor:
-        """Planned keypoint positions at the start [m], shape (num_envs, K, 3)."""
-        return self.keypoint_tracks[self.plan_id, 0]
-
-    def future(self, offsets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keypoint and wrist targets at steps ahead, shapes (num_envs, H, K, 3) and (num_envs, H, 6)."""
-        at = (self.step[:, None] + offsets).clamp(max=self.steps - 1)
-        row = self.plan_id[:, None]
-        return self.keypoint_tracks[row, at], self.wrist_tracks[row, at]
-
-    @property
     def steps(self) -> int:
         """T, control steps of an episode."""
         return self.cfg.steps
@@ -115,9 +103,10 @@ class PlanCommand(CommandTerm):
         """
         batch: PlanBatch = library.batch(self.cfg.steps)
         self.library = library
-        tensor = lambda a, dtype=torch.float32: torch.as_tensor(a, dtype=dtype, device=self.device)  # noqa: E731
+        tensor = self._tensor
         self.keypoint_tracks, self.wrist_tracks = tensor(batch.keypoints_e), tensor(batch.wrist_e)
         self.initial_states = {name: tensor(a) for name, a in batch.initial_state.items()}
+        self.robot.prepare(self.initial_states["hand"])
         columns = [self._body_names.index(name) for name in batch.body_names]
         self._plan_bodies = torch.tensor(columns, device=self.device)[tensor(batch.body_index, torch.long)].int()
         self._plan_points = tensor(batch.point_b)
@@ -126,6 +115,48 @@ class PlanCommand(CommandTerm):
         """Fixes the plan of each env at its next resets, shape (num_envs,); None samples again."""
         self.assigned = plan_ids
 
+    def replan(self, env_ids: torch.Tensor, plans: Sequence[Plan]) -> None:
+        """Gives running episodes other plans for the control steps that remain; their next reset forgets them.
+
+        The targets change from this step on, so that a plan should begin at the present state (:meth:`state`).
+
+        Args:
+            env_ids: Envs, shape (M,).
+            plans: M plans of the task. Each is stretched over the steps that its env has left, at least 2.
+        """
+        keypoints, wrists = self.keypoint_tracks[self.plan_id[env_ids]], self.wrist_tracks[self.plan_id[env_ids]]
+        for row, (step, plan) in enumerate(zip(self.step[env_ids].tolist(), plans, strict=True)):
+            keypoint_track, wrist_track = plan.tracks(self.steps - step)
+            keypoints[row, step:], wrists[row, step:] = self._tensor(keypoint_track), self._tensor(wrist_track)
+        rows = len(self.keypoint_tracks) + torch.arange(len(plans), device=self.device)
+        bodies = [[self._body_names.index(k.body) for k in plan.keypoints] for plan in plans]
+        points = [[k.point_b for k in plan.keypoints] for plan in plans]
+        self.keypoint_tracks = torch.cat([self.keypoint_tracks, keypoints])
+        self.wrist_tracks = torch.cat([self.wrist_tracks, wrists])
+        self.plan_id[env_ids] = rows  # beyond the library: no reset samples them
+        self.distance.body_index[env_ids] = self._tensor(bodies, torch.int32)
+        self.distance.point_b[env_ids] = self._tensor(points)
+        self._refresh()
+
+    def state(self, env_id: int) -> dict[str, np.ndarray]:
+        """The present state of an env in the form of :attr:`Plan.initial_state`; the hand turned as planned."""
+        hand = torch.cat([self.robot.wrist[env_id, :3], self.wrist_targets[env_id, 3:]])
+        state = {"hand": hand}
+        for name in (n for n in self.initial_states if n != "hand"):
+            spec, parts = self.composition.scene.asset(name, ""), []
+            if self.composition.is_free(spec):
+                pose = cast("RigidObject | Articulation", self.scene[name]).data.root_link_pose_w.torch[env_id]
+                parts += [pose[:3] - self.scene.env_origins[env_id], pose[3:]]
+            if spec.joints:
+                asset = cast("Articulation", self.scene[name])
+                joints, _ = asset.find_joints(list(spec.joints), preserve_order=True)
+                parts.append(asset.data.joint_pos.torch[env_id][list(cast("list[int]", joints))])
+            state[name] = torch.cat(parts)
+        return {name: value.cpu().double().numpy().copy() for name, value in state.items()}
+
+    def _tensor(self, values: Any, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return torch.as_tensor(values, dtype=dtype, device=self.device)
+
     def snapshot(self) -> dict[str, Any]:
         """Everything that :meth:`resume` needs to take the running episodes up again."""
         tensors = {name: tensor.clone() for name, tensor in self._running().items()}
@@ -133,9 +164,10 @@ class PlanCommand(CommandTerm):
             name: (asset.data.joint_pos.torch.clone(), asset.data.joint_vel.torch.clone())
             for name, asset in self.scene.articulations.items()
         }
+        free = {name: asset for name, asset in self.scene.articulations.items() if not asset.is_fixed_base}
         roots = {
             name: (asset.data.root_link_pose_w.torch.clone(), asset.data.root_com_vel_w.torch.clone())
-            for name, asset in self.scene.rigid_objects.items()
+            for name, asset in {**self.scene.rigid_objects, **free}.items()
         }
         return {
             "library": self.library, "assigned": self.assigned, "lenient": self.lenient,
@@ -144,11 +176,11 @@ class PlanCommand(CommandTerm):
 
     def resume(self, snapshot: dict[str, Any]) -> None:
         """Takes up the episodes of a snapshot, the state of the scene included."""
+        for name, (pose, velocity) in snapshot["roots"].items():
+            self.scene[name].write_root_pose_to_sim_index(root_pose=pose)
+            self.scene[name].write_root_velocity_to_sim_index(root_velocity=velocity)
         for name, (position, velocity) in snapshot["joints"].items():
             self.scene.articulations[name].write_joint_state_to_sim_index(position=position, velocity=velocity)
-        for name, (pose, velocity) in snapshot["roots"].items():
-            self.scene.rigid_objects[name].write_root_pose_to_sim_index(root_pose=pose)
-            self.scene.rigid_objects[name].write_root_velocity_to_sim_index(root_velocity=velocity)
         self.use(snapshot["library"])
         self.assigned, self.lenient = snapshot["assigned"], snapshot["lenient"]
         for name, tensor in self._running().items():
@@ -159,7 +191,7 @@ class PlanCommand(CommandTerm):
         """Buffers that belong to the running episodes."""
         own = {"step": self.step, "plan_id": self.plan_id, "succeeded": self.succeeded, "robot": self.robot.target}
         names = ("body_index", "point_b", "target", "position", "error", "reward", "exceeded")
-        return own | {name: getattr(self.distance, name) for name in names} | self.metrics
+        return own | {name: getattr(self.distance, name) for name in names} | self.metrics | self.success.running()
 
     # --- the measurement ----------------------------------------------------------------------------------------
 
@@ -169,6 +201,7 @@ class PlanCommand(CommandTerm):
             self._measured_at = self._env.common_step_counter
             self.step += 1
             self._refresh()
+            self.success.update()
             self.succeeded |= self.success()
         return self.distance
 
@@ -244,15 +277,17 @@ class PlanCommand(CommandTerm):
             values = states[plan]
             if name == "hand":
                 self.robot.restore(ids, values)
-            elif values.shape[1] == 7 and name in self.scene.rigid_objects:
-                pose = values.clone()
+                continue
+            spec = self.composition.scene.asset(name, "")
+            if self.composition.is_free(spec):
+                pose, values = values[:, :7].clone(), values[:, 7:]
                 pose[:, :3] += self.scene.env_origins[ids]
-                asset = cast("RigidObject", self.scene[name])
+                asset = cast("RigidObject | Articulation", self.scene[name])
                 asset.write_root_pose_to_sim_index(root_pose=pose, env_ids=ids32)
                 asset.write_root_velocity_to_sim_index(root_velocity=torch.zeros_like(pose[:, :6]), env_ids=ids32)
-            else:
+            if spec.joints:
                 asset = cast("Articulation", self.scene[name])
-                joints, _ = asset.find_joints(list(self.composition.scene.asset(name, "").joints), preserve_order=True)
+                joints, _ = asset.find_joints(list(spec.joints), preserve_order=True)
                 asset.write_joint_state_to_sim_index(
                     position=values, velocity=torch.zeros_like(values), joint_ids=joints, env_ids=ids32
                 )

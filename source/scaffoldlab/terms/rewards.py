@@ -36,6 +36,17 @@ def fingertip_contact(
     return torch.exp(-1.0 / (contacts.sum(-1) + 1e-6))
 
 
+def hand_to_object(env: ManagerBasedRLEnv, beta: float = 10.0) -> torch.Tensor:
+    """exp(-beta |hand point - first keypoint|), shape (num_envs,): of "RL with complex reward", appendix E.1."""
+    plan = plan_of(env)
+    return torch.exp(-beta * (plan.robot.wrist[:, :3] - plan.keypoints[:, 0]).norm(dim=-1))
+
+
+def task_success(env: ManagerBasedRLEnv) -> torch.Tensor:
+    """1 while the success condition holds, shape (num_envs,): of "RL with complex reward", appendix E.1."""
+    return plan_of(env).success().float()
+
+
 def fingertip_forces(env: ManagerBasedRLEnv, sensor: str = "contact") -> torch.Tensor:
     """Contact force between each fingertip and the object [N], shape (num_envs, 4)."""
     return env.scene[sensor].data.force_matrix_w.torch[:, 0].norm(dim=-1)

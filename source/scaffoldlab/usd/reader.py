@@ -1,11 +1,52 @@
-"""Reading USD assets: bodies, and points on their surface."""
+"""Reading USD assets: bodies, joints, and points on their surface."""
 
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import trimesh
 from pxr import Gf, Usd, UsdGeom, UsdPhysics
+
+
+@dataclass(frozen=True, eq=False)
+class Joint:
+    """A joint of an articulation.
+
+    Attributes:
+        name: Name of the joint.
+        kind: Type of the joint.
+        parent: Parent body; empty for the world.
+        child: Child body.
+        axis: Axis in the joint frame, shape (3,).
+        in_parent: Joint frame in the parent's frame, xyz [m] + quat_xyzw, shape (7,).
+        in_child: Joint frame in the child's frame, xyz [m] + quat_xyzw, shape (7,).
+        limits: Lower and upper limit [m or rad].
+    """
+
+    name: str
+    kind: Literal["fixed", "revolute", "prismatic"]
+    parent: str
+    child: str
+    axis: np.ndarray
+    in_parent: np.ndarray
+    in_child: np.ndarray
+    limits: tuple[float, float]
+
+
+@cache
+def joints(path: Path) -> tuple[Joint, ...]:
+    """All joints of an articulation, each after the one that its parent body hangs on."""
+    stage = Usd.Stage.Open(str(path))
+    waiting = [_joint(p) for p in Usd.PrimRange(stage.GetDefaultPrim()) if p.IsA(UsdPhysics.Joint)]
+    free = set(body_names(path)) - {joint.child for joint in waiting}
+    ordered: list[Joint] = []
+    while waiting:
+        known = {"", *free, *(joint.child for joint in ordered)}
+        ordered += [joint for joint in waiting if joint.parent in known]
+        waiting = [joint for joint in waiting if joint.parent not in known]
+    return tuple(ordered)
 
 
 @cache
@@ -22,6 +63,16 @@ def joint_names(path: Path) -> list[str]:
     stage = Usd.Stage.Open(str(path))
     joints = (p for p in Usd.PrimRange(stage.GetDefaultPrim()) if p.IsA(UsdPhysics.Joint))
     return [p.GetName() for p in joints if not p.IsA(UsdPhysics.FixedJoint)]
+
+
+def joint_limits(path: Path) -> dict[str, tuple[float, float]]:
+    """Lower and upper limit of each joint that can move [m or rad]; infinite where the asset sets none."""
+    return {joint.name: joint.limits for joint in joints(path) if joint.kind != "fixed"}
+
+
+def is_fixed(path: Path) -> bool:
+    """Whether a joint ties the asset to the world."""
+    return any(not joint.parent for joint in joints(path))
 
 
 @cache
@@ -51,48 +102,88 @@ def surface_points(path: Path, link: str = "", *, count: int = 10_000) -> np.nda
     return np.asarray(points)
 
 
+@cache
+def collider_boxes(path: Path, link: str = "") -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """A box around every collider of a body, in the body's frame; a box collider is its own.
+
+    Args:
+        path: The asset.
+        link: Body below the default prim, or empty for the whole asset.
+
+    Returns:
+        Centre [m], shape (3,), axes as columns, shape (3, 3), and half sides [m], shape (3,), of each.
+    """
+    stage = Usd.Stage.Open(str(path))
+    body = stage.GetDefaultPrim()
+    if link:
+        body = body.GetChild(link)
+    cache = UsdGeom.XformCache()
+    boxes = []
+    for prim in Usd.PrimRange(body):
+        if prim.HasAPI(UsdPhysics.CollisionAPI):
+            extent = UsdGeom.Boundable.ComputeExtentFromPlugins(UsdGeom.Boundable(prim), Usd.TimeCode.Default())
+            low, high = np.asarray(extent, float)
+            matrix = np.array(cache.ComputeRelativeTransform(prim, body)[0]).T
+            scale = np.linalg.norm(matrix[:3, :3], axis=0)
+            center = matrix[:3, :3] @ ((low + high) / 2) + matrix[:3, 3]
+            boxes.append((center, matrix[:3, :3] / scale, (high - low) / 2 * scale))
+    return boxes
+
+
 def link_poses(path: Path, joint_positions: dict[str, float]) -> dict[str, np.ndarray]:
     """Poses of the bodies of an articulation in the asset frame, xyz [m] + quat_xyzw, shape (7,) each.
 
     Args:
-        path: The asset; its joint tree starts with a fixed joint to the world.
+        path: The asset; its joint tree starts with a fixed joint to the world, or at a free body, whose frame is then
+            the asset's.
         joint_positions: Joint positions [m or rad]; joints not named are at zero.
     """
-    stage = Usd.Stage.Open(str(path))
-    root = stage.GetDefaultPrim()
-    joints = [UsdPhysics.Joint(p) for p in Usd.PrimRange(root) if p.IsA(UsdPhysics.Joint)]
-    matrices: dict[str, np.ndarray] = {}
-    while len(joints) > 0:
-        ready = [j for j in joints if not j.GetBody0Rel().GetTargets() or _target(j.GetBody0Rel()) in matrices]
-        for joint in ready:
-            parent = matrices[_target(joint.GetBody0Rel())] if joint.GetBody0Rel().GetTargets() else np.eye(4)
-            before = _frame(joint.GetLocalPos0Attr().Get(), joint.GetLocalRot0Attr().Get())
-            after = _frame(joint.GetLocalPos1Attr().Get(), joint.GetLocalRot1Attr().Get())
-            motion = _motion(joint.GetPrim(), joint_positions.get(joint.GetPrim().GetName(), 0.0))
-            matrices[_target(joint.GetBody1Rel())] = parent @ before @ motion @ np.linalg.inv(after)
-            joints.remove(joint)
+    chain = joints(path)
+    free = set(body_names(path)) - {joint.child for joint in chain}
+    matrices = dict.fromkeys(["", *free], np.eye(4))
+    for joint in chain:
+        motion = _motion(joint, joint_positions.get(joint.name, 0.0))
+        before, after = _matrix(joint.in_parent), _matrix(joint.in_child)
+        matrices[joint.child] = matrices[joint.parent] @ before @ motion @ np.linalg.inv(after)
+    del matrices[""]
     return {
         name: np.concatenate([m[:3, 3], trimesh.transformations.quaternion_from_matrix(m)[[1, 2, 3, 0]]])
         for name, m in matrices.items()
     }
 
 
-def _target(relationship: Usd.Relationship) -> str:
-    return relationship.GetTargets()[0].name
+def _joint(prim: Usd.Prim) -> Joint:
+    joint = UsdPhysics.Joint(prim)
+    parents = joint.GetBody0Rel().GetTargets()
+    fixed, prismatic = prim.IsA(UsdPhysics.FixedJoint), prim.IsA(UsdPhysics.PrismaticJoint)
+    schema = UsdPhysics.PrismaticJoint(prim) if prismatic else UsdPhysics.RevoluteJoint(prim)
+    limits = (0.0, 0.0) if fixed else (schema.GetLowerLimitAttr().Get(), schema.GetUpperLimitAttr().Get())
+    unit = float if prismatic else np.radians
+    return Joint(
+        name=prim.GetName(),
+        kind="fixed" if fixed else "prismatic" if prismatic else "revolute",
+        parent=parents[0].name if parents else "",
+        child=joint.GetBody1Rel().GetTargets()[0].name,
+        axis=np.zeros(3) if fixed else np.eye(3)["XYZ".index(schema.GetAxisAttr().Get())],
+        in_parent=_pose(joint.GetLocalPos0Attr().Get(), joint.GetLocalRot0Attr().Get()),
+        in_child=_pose(joint.GetLocalPos1Attr().Get(), joint.GetLocalRot1Attr().Get()),
+        limits=(float(unit(limits[0])), float(unit(limits[1]))),
+    )
 
 
-def _frame(position: Gf.Vec3f, rotation: Gf.Quatf) -> np.ndarray:
-    matrix = trimesh.transformations.quaternion_matrix([rotation.GetReal(), *rotation.GetImaginary()])
-    matrix[:3, 3] = position
+def _pose(position: Gf.Vec3f, rotation: Gf.Quatf) -> np.ndarray:
+    return np.array([*position, *rotation.GetImaginary(), rotation.GetReal()])
+
+
+def _matrix(pose: np.ndarray) -> np.ndarray:
+    matrix = trimesh.transformations.quaternion_matrix(pose[[6, 3, 4, 5]])
+    matrix[:3, 3] = pose[:3]
     return matrix
 
 
-def _motion(joint: Usd.Prim, position: float) -> np.ndarray:
-    if joint.IsA(UsdPhysics.FixedJoint):
+def _motion(joint: Joint, position: float) -> np.ndarray:
+    if joint.kind == "fixed":
         return np.eye(4)
-    prismatic = joint.IsA(UsdPhysics.PrismaticJoint)
-    schema = UsdPhysics.PrismaticJoint(joint) if prismatic else UsdPhysics.RevoluteJoint(joint)
-    axis = np.eye(3)["XYZ".index(schema.GetAxisAttr().Get())]
-    if prismatic:
-        return trimesh.transformations.translation_matrix(axis * position)
-    return trimesh.transformations.rotation_matrix(position, axis)
+    if joint.kind == "prismatic":
+        return trimesh.transformations.translation_matrix(joint.axis * position)
+    return trimesh.transformations.rotation_matrix(position, joint.axis)

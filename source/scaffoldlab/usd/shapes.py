@@ -26,6 +26,11 @@ def cylinder(radius: float, length: float, *, sections: int = 32) -> trimesh.Tri
     return _crease(trimesh.creation.cylinder(radius=radius, height=length, sections=sections))
 
 
+def revolved(profile: list[tuple[float, float]], *, sections: int = 48) -> trimesh.Trimesh:
+    """The solid of a profile of (radius, z) [m] from its lower to its upper end on the axis, its rims creased."""
+    return _crease(trimesh.creation.revolve(np.array(profile, float), sections=sections))
+
+
 def apple(radius: float) -> trimesh.Trimesh:
     """The skin of an apple of about the given radius [m]: dimples at both poles, widest above the middle."""
     angle = np.linspace(0, np.pi, 48)

@@ -37,9 +37,14 @@ class UsdWriter:
         """Writes the layer to its path."""
         self.stage.GetRootLayer().Save()
 
-    def articulation(self) -> None:
-        """Marks the whole asset as one articulation without self-collision."""
-        prim = self.root.GetPrim()
+    def articulation(self, root: str = "") -> None:
+        """Marks the asset as one articulation without self-collision.
+
+        Args:
+            root: Body that the joints start from, when no joint ties the asset to the world; it must exist already.
+                PhysX chooses one by itself otherwise.
+        """
+        prim = self.stage.GetPrimAtPath(self._full(root))
         UsdPhysics.ArticulationRootAPI.Apply(prim)
         prim.AddAppliedSchema("PhysxArticulationAPI")
         _attribute(prim, "physxArticulation:enabledSelfCollisions", Sdf.ValueTypeNames.Bool, False)
@@ -79,6 +84,7 @@ class UsdWriter:
         _attribute(prim, "physxRigidBody:solverVelocityIterationCount", Sdf.ValueTypeNames.Int, VELOCITY_ITERATIONS)
         if not gravity:
             _attribute(prim, "physxRigidBody:disableGravity", Sdf.ValueTypeNames.Bool, True)
+            _attribute(prim, "mjc:gravcomp", Sdf.ValueTypeNames.Float, 1.0)  # MuJoCo-Warp does not read the other
         return path
 
     def collider(

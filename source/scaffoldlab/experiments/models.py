@@ -1,0 +1,141 @@
+"""What an experiment is: rows over tasks, with the paper's numbers beside them. One YAML file each."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from scaffoldlab.errors import unknown_name
+from scaffoldlab.specs.models import Strict, read_yaml
+from scaffoldlab.specs.paths import roots
+
+
+class PlansSpec(Strict):
+    """Who makes the plans of a row, and how well."""
+
+    planner: Literal["scripted", "perturbed", "vlm", "prerecorded", "goal"] = "scripted"
+    noise: Annotated[float, Field(ge=0)] | None = None
+    """Standard deviation of the waypoint noise [m]; None takes the experiment's."""
+    waypoints: Annotated[int, Field(ge=2, le=200)] | None = None
+    """n; None takes the oracle's."""
+    perturb: dict[str, float] = {}
+    """Parameters of the perturbed planner."""
+
+
+class RowSpec(Strict):
+    """One method or setting: which plans it trains on, which it is tested on, how it is trained."""
+
+    name: str
+    plans: PlansSpec = PlansSpec()
+    test_plans: PlansSpec | None = None
+    """Plans of the test, where they differ from those of the training."""
+    policy: Literal["ppo", "diffusion"] = "ppo"
+    demonstrations: Annotated[int, Field(ge=1)] | None = None
+    """Rollouts of the row ``teacher`` that a diffusion policy learns from."""
+    teacher: str | None = None
+    """Row whose policy gives the demonstrations."""
+    overrides: list[str] = []
+    """Hydra overrides of env and agent."""
+
+    @model_validator(mode="after")
+    def _taught(self) -> "RowSpec":
+        if (self.policy == "diffusion") != (self.teacher is not None and self.demonstrations is not None):
+            raise ValueError("a diffusion policy needs 'teacher' and 'demonstrations', and no other policy has them")
+        return self
+
+
+class ExperimentSpec(Strict):
+    """An experiment: tasks x rows x seeds."""
+
+    name: str = ""
+    title: str
+    source: str
+    """Section, table or figure of the paper."""
+    tasks: Annotated[list[str], Field(min_length=1)]
+    rows: Annotated[list[RowSpec], Field(min_length=1)]
+    noise: Annotated[float, Field(ge=0)] = 0.0
+    """Standard deviation of the waypoint noise where a row says nothing [m]."""
+    minutes: dict[str, float] = {}
+    """Training time at most, by task; others take the protocol's."""
+    axis: str | None = None
+    """Label of the x axis when the names of the rows are numbers: a line for each task instead of bars."""
+    paper: dict[str, dict[str, float]] = {}
+    """Success rates that the paper's text gives [%]: by row, by task or ``mean``."""
+    differences: list[str] = []
+    """What differs from the paper's set-up, besides what holds for every experiment."""
+
+    @model_validator(mode="after")
+    def _rows_exist(self) -> "ExperimentSpec":
+        names = [row.name for row in self.rows]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two rows have the same name; got {names}")
+        unknown = {*self.paper, *(row.teacher for row in self.rows if row.teacher)} - set(names)
+        if unknown:
+            raise ValueError(f"no row is called {sorted(unknown)}; allowed: {names}")
+        return self
+
+    def only(self, tasks: list[str] | None, rows: list[str] | None) -> "ExperimentSpec":
+        """The same with some of its tasks and rows, and the teachers of those rows.
+
+        Raises:
+            ScaffoldError: It has no such task or row.
+        """
+        for kind, given, known in (("task", tasks, self.tasks), ("row", rows, [r.name for r in self.rows])):
+            for name in given or ():
+                if name not in known:
+                    raise unknown_name(kind, name, known, f"experiment {self.name!r}")
+        chosen = self.rows if rows is None else [row for row in self.rows if row.name in rows]
+        teachers = {row.teacher for row in chosen}
+        return self.model_copy(
+            update={
+                "tasks": [task for task in self.tasks if tasks is None or task in tasks],
+                "rows": [row for row in self.rows if row in chosen or row.name in teachers],
+            }
+        )
+
+    def row(self, name: str) -> RowSpec:
+        """The row of that name."""
+        return next(row for row in self.rows if row.name == name)
+
+
+class Protocol(Strict):
+    """How much is run for a number."""
+
+    plans: int
+    states: int
+    trials: int
+    seeds: tuple[int, ...]
+    minutes: float
+    """Training time at most [min]."""
+
+
+PROTOCOLS = {
+    "paper": Protocol(plans=100, states=100, trials=20, seeds=(0, 1, 2), minutes=240.0),
+    "quick": Protocol(plans=100, states=100, trials=1, seeds=(0,), minutes=10.0),
+    "smoke": Protocol(plans=8, states=8, trials=1, seeds=(0,), minutes=0.05),
+}
+"""Scaffolds, section 4.1; a CPU's; one that only shows that everything runs."""
+
+COMMON_DIFFERENCES = [
+    "Isaac Lab 3.0 instead of ManiSkill 3, and our own assets instead of ReplicaCAD and RoboCasa",
+    "plans of the scripted oracle or of its perturbed twin wherever no model is named",
+    "T = 200 control steps and the small network of `presets=cpu` on a CPU",
+]
+
+
+def list_experiments() -> dict[str, Path]:
+    """Every experiment by name."""
+    files = (path for root in roots() for path in sorted((root / "experiments").glob("*.yaml")))
+    return {path.stem: path for path in files}
+
+
+def load_experiment(name: str) -> ExperimentSpec:
+    """Loads ``experiments/NAME.yaml``.
+
+    Raises:
+        ScaffoldError: With the file, the field, what was got and what is allowed.
+    """
+    files = list_experiments()
+    if name not in files:
+        raise unknown_name("experiment", name, list(files), "")
+    return read_yaml(files[name], ExperimentSpec, name)

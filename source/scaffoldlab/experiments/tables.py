@@ -1,0 +1,185 @@
+"""What an experiment has shown: a table in Markdown and CSV, a plot, and where the failures come from."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scaffoldlab.evaluation.episodes import OUTCOMES
+from scaffoldlab.evaluation.plots import COLORS, new_figure
+from scaffoldlab.experiments.models import COMMON_DIFFERENCES, ExperimentSpec, Protocol
+from scaffoldlab.files import write_atomic
+
+if TYPE_CHECKING:
+    from scaffoldlab.experiments.grid import GridResult
+
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a7a7a", "#14181d")
+"""Okabe and Ito (2008)."""
+
+
+def rate(result: GridResult, task: str, row: str, key: str = "success_rate") -> tuple[float, float]:
+    """Success rate of a cell over its seeds and its standard error: over seeds, or over states with one seed.
+
+    Returns:
+        Shares in 0..1; NaN where nothing was measured.
+    """
+    found = [m for (t, r, _), m in result.metrics.items() if (t, r) == (task, row) and m.get(key) is not None]
+    if not found:
+        return math.nan, math.nan
+    rates = np.array([m[key] for m in found])
+    if len(rates) > 1:
+        return float(rates.mean()), float(rates.std(ddof=1) / math.sqrt(len(rates)))
+    return float(rates[0]), float(found[0]["success_stderr"]) if key == "success_rate" else math.nan
+
+
+def records(experiment: ExperimentSpec, result: GridResult) -> list[dict[str, Any]]:
+    """A record for each row and task, the baselines and the paper's number beside it [%]."""
+    table = []
+    for row in experiment.rows:
+        for task in experiment.tasks:
+            share, error = rate(result, task, row.name)
+            failed = [why for (t, r, _), why in result.failures.items() if (t, r) == (task, row.name)]
+            table.append(
+                {
+                    "row": row.name,
+                    "task": task,
+                    "success": 100 * share,
+                    "stderr": 100 * error,
+                    "zero_action": 100 * rate(result, task, row.name, "zero_action_success_rate")[0],
+                    "timed_close": 100 * rate(result, task, row.name, "best_timed_close_success_rate")[0],
+                    "paper": experiment.paper.get(row.name, {}).get(task, math.nan),
+                    "failed": failed[0] if failed else "",
+                }
+            )
+    return table
+
+
+def markdown(experiment: ExperimentSpec, protocol_name: str, protocol: Protocol, result: GridResult) -> str:
+    """The table with its heading, set-up and what differs from the paper."""
+    table = {(r["row"], r["task"]): r for r in records(experiment, result)}
+    any_metrics = next(iter(result.metrics.values()), {})
+    lines = [
+        f"# {experiment.title}",
+        "",
+        f"{experiment.source}. `scaffoldlab experiment {experiment.name} --protocol {protocol_name}`: "
+        f"{protocol.states} unseen states x {protocol.trials} trials, {len(protocol.seeds)} seed(s), at most "
+        f"{protocol.minutes:g} minutes of training, {any_metrics.get('physics', 'not run')} on "
+        f"{any_metrics.get('device', '-')}. Success [%] ± standard error; in brackets the zero action and the best "
+        "timed close on the same plans.",
+        "",
+        "| | " + " | ".join(experiment.tasks) + " | mean | paper's mean |",
+        "|---" * (len(experiment.tasks) + 3) + "|",
+    ]
+    for row in experiment.rows:
+        found = [table[row.name, task] for task in experiment.tasks]
+        rates = [r["success"] for r in found if not math.isnan(r["success"])]
+        mean = (
+            f"{np.mean(rates):.0f}" + ("" if len(rates) == len(found) else f" ({len(rates)} tasks)") if rates else "-"
+        )
+        paper = experiment.paper.get(row.name, {}).get("mean")
+        cells = [row.name, *map(_cell, found), mean, "-" if paper is None else f"{paper:g}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    failures = sorted({r["failed"] for r in table.values() if r["failed"]})
+    lines += ["", "What differs from the paper:", "", *(f"- {d}" for d in COMMON_DIFFERENCES + experiment.differences)]
+    if failures:
+        lines += ["", "Not measured:", "", *(f"- {why}" for why in failures)]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(record: dict[str, Any]) -> str:
+    if math.isnan(record["success"]):
+        return "failed" if record["failed"] else "-"
+    text = f"{record['success']:.0f}" + ("" if math.isnan(record["stderr"]) else f" ± {record['stderr']:.0f}")
+    if not math.isnan(record["zero_action"]):
+        text += f" ({record['zero_action']:.0f}, {record['timed_close']:.0f})"
+    return text if math.isnan(record["paper"]) else f"{text}; paper {record['paper']:g}"
+
+
+def as_csv(experiment: ExperimentSpec, result: GridResult) -> str:
+    """The records as CSV; what was not measured is empty."""
+    table, text = records(experiment, result), io.StringIO()
+    writer = csv.DictWriter(text, list(table[0]))
+    writer.writeheader()
+    for record in table:
+        plain = {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in record.items()}
+        writer.writerow({k: round(v, 2) if isinstance(v, float) else v for k, v in plain.items()})
+    return text.getvalue()
+
+
+def plot(experiment: ExperimentSpec, result: GridResult) -> bytes:
+    """Bars by task and row as in figure 4, or lines over the rows as in figures 7 and 11, as PNG."""
+    tasks, rows = experiment.tasks, [row.name for row in experiment.rows]
+    rates = np.array([[rate(result, task, row) for row in rows] for task in tasks]) * 100  # (tasks, rows, 2)
+    with new_figure(3.2, width=max(5.0, 1.1 * len(tasks) + 2)) as (figure, axes):
+        if experiment.axis:
+            at = [float(name.split()[0]) for name in rows]
+            for task, values, color in zip(tasks, rates, SERIES, strict=False):
+                axes.errorbar(at, values[:, 0], values[:, 1], color=color, marker="o", capsize=3, label=task)
+            axes.set(xlabel=experiment.axis, xticks=at, xticklabels=[name.split()[0] for name in rows])
+        else:
+            width = 0.8 / len(rows)
+            for number, (row, color) in enumerate(zip(rows, SERIES * 4, strict=False)):
+                at = np.arange(len(tasks)) + (number - (len(rows) - 1) / 2) * width
+                axes.bar(at, rates[:, number, 0], 0.92 * width, yerr=rates[:, number, 1], color=color, label=row)
+            axes.set(xticks=range(len(tasks)), xticklabels=[task.replace("_", "\n") for task in tasks])
+        axes.grid(axis="y")
+        axes.set(ylabel="success [%]", ylim=(0, 103))
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3)
+        stream = io.BytesIO()
+        figure.savefig(stream, format="png", dpi=150, bbox_inches="tight")
+    return stream.getvalue()
+
+
+def sankey(experiment: ExperimentSpec, result: GridResult) -> str:
+    """Where episodes end, over all cells, as in figure 6: an HTML page that loads nothing from elsewhere."""
+    import plotly.graph_objects as go
+
+    counts = dict.fromkeys(OUTCOMES, 0)
+    for metrics in result.metrics.values():
+        for outcome, count in metrics["policies"]["deterministic"]["outcomes"].items():
+            counts[outcome] += count
+    success, wrong, lost, tracked = (counts[name] for name in OUTCOMES)
+    total = max(1, sum(counts.values()))
+
+    def label(name: str, count: int) -> str:
+        return f"{name}: {100 * count / total:.0f} %"
+
+    kept = success + tracked
+    nodes = [
+        label("episodes", total),
+        label("keypoints right", total - wrong),
+        label("keypoint wrong", wrong),
+        label("plan kept or success", kept),
+        label("tracking lost", lost),
+        label("success", success),
+        label("tracked but failed", tracked),
+    ]
+    links = [(0, 1, total - wrong), (0, 2, wrong), (1, 3, kept), (1, 4, lost), (3, 5, success), (3, 6, tracked)]
+    tones = [COLORS[name] for name in ("policy", "policy", "keypoint", "policy", "lost", "success", "tracked")]
+    source, target, value = zip(*links, strict=True)
+    figure = go.Figure(
+        go.Sankey(
+            node={"label": nodes, "color": tones, "pad": 24, "thickness": 18},
+            link={"source": source, "target": target, "value": value, "color": [f"{tones[t]}66" for t in target]},
+        )
+    )
+    figure.update_layout(title_text=f"{experiment.title}: {total} episodes", font_size=14, width=900, height=420)
+    return figure.to_html(include_plotlyjs=True, full_html=True)
+
+
+def write_tables(
+    experiment: ExperimentSpec, protocol_name: str, protocol: Protocol, result: GridResult, folder: Path
+) -> Path:
+    """Writes ``table.md``, ``table.csv``, ``plot.png`` and ``failures.html``; returns the table's path."""
+    path = folder / "table.md"
+    write_atomic(path, markdown(experiment, protocol_name, protocol, result))
+    write_atomic(folder / "table.csv", as_csv(experiment, result))
+    if result.metrics:
+        write_atomic(folder / "plot.png", plot(experiment, result))
+        write_atomic(folder / "failures.html", sankey(experiment, result))
+    return path

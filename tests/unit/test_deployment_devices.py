@@ -1,0 +1,237 @@
+"""Devices of a deployment: folders that are being written, poses that are late or wrong, a robot behind UDP."""
+
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deployments import POSE_EC, UdpServer, pose_in_camera
+from scaffoldlab.deployment.capture import CaptureFolder
+from scaffoldlab.deployment.tracker import ObInCamFolder, PoseGate
+from scaffoldlab.deployment.udp_robot import UdpRobot
+from scaffoldlab.errors import ScaffoldError
+
+NAMES = ["wrist_x", "index_0", "thumb_3"]
+
+
+# --- capture --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def capture(tmp_path):
+    """Two pictures of 8 x 6 pixels, the second in red at 1.25 m."""
+    for name in ("rgb", "depth"):
+        (tmp_path / name).mkdir()
+    for number, (color, depth) in enumerate((((0, 0, 0), 500), ((255, 0, 0), 1250))):
+        Image.new("RGB", (8, 6), color).save(tmp_path / f"rgb/{number:04d}.png")
+        Image.fromarray(np.full((6, 8), depth, np.uint16)).save(tmp_path / f"depth/{number:04d}.png")
+    np.savetxt(tmp_path / "cam_K.txt", [[10, 0, 3.5], [0, 10, 2.5], [0, 0, 1]])
+    np.savetxt(tmp_path / "camera_in_env.txt", POSE_EC)
+    return tmp_path
+
+
+def test_capture_is_the_newest_picture_in_metres(capture):
+    image = CaptureFolder(capture).capture()
+    assert (image.rgb == (255, 0, 0)).all() and (image.depth == 1.25).all()
+    # OpenCV's (3.5, 2.5) is the middle of 8 x 6 pixels, which is (4, 3) here: its ray is the optical axis.
+    np.testing.assert_allclose(image.lift(np.array([[4, 3]])), [POSE_EC[:3, 3] + 1.25 * POSE_EC[:3, 2]], atol=1e-9)
+    assert (CaptureFolder(capture, depth_unit=1 / 5000).capture().depth == 0.25).all()
+
+
+def test_picture_that_is_being_written_is_passed_over(capture):
+    whole = (capture / "rgb/0001.png").read_bytes()
+    (capture / "rgb/0002.png").write_bytes(whole[: len(whole) // 2])
+    Image.fromarray(np.full((6, 8), 700, np.uint16)).save(capture / "depth/0002.png")
+    assert (CaptureFolder(capture).capture().depth == 1.25).all()
+    (capture / "rgb/0003.png").write_bytes(whole)  # its depth has not come yet
+    assert (CaptureFolder(capture).capture().depth == 1.25).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("camera_in_env.txt", None, ["camera_in_env.txt: missing", "4 x 4"]),
+        ("camera_in_env.txt", "1 2 3", ["camera_in_env.txt", "4 x 4 numbers"]),
+        ("camera_in_env.txt", "2 0 0 0 0 2 0 0 0 0 2 0 0 0 0 1", ["rotation part is off"]),
+        ("cam_K.txt", None, ["cam_K.txt: missing", "3 x 3"]),
+    ],
+)
+def test_capture_without_what_it_needs_is_refused(capture, name, content, words):
+    (capture / name).unlink() if content is None else (capture / name).write_text(content)
+    with pytest.raises(ScaffoldError) as error:
+        CaptureFolder(capture)
+    assert all(word in str(error.value) for word in words), error.value
+
+
+# --- tracker folder -------------------------------------------------------------------------------------------------
+
+
+def write_pose(path, x: float, *, upto: int | None = None):
+    pose = np.eye(4)
+    pose[0, 3] = x
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(" ".join(f"{v:.8f}" for v in row) for row in pose)[:upto])
+
+
+def test_each_pose_is_given_once_and_the_newest_wins(tmp_path):
+    tracker = ObInCamFolder(tmp_path, ["apple"])
+    assert tracker.poll() == {}  # the tracker has not begun
+    write_pose(tmp_path / "apple/ob_in_cam/9.txt", 0.9)
+    write_pose(tmp_path / "apple/ob_in_cam/10.txt", 1.0)
+    assert tracker.poll()["apple"][0, 3] == 1.0
+    assert tracker.poll() == {}
+    write_pose(tmp_path / "apple/ob_in_cam/11.txt", 1.1)
+    assert tracker.poll()["apple"][0, 3] == 1.1
+
+
+def test_half_written_pose_is_read_again_at_every_length(tmp_path):
+    """A file is cut at every possible byte: never an error, never a wrong number, and in the end the pose."""
+    tracker = ObInCamFolder(tmp_path, ["apple"])
+    file = tmp_path / "ob_in_cam/0001.txt"
+    write_pose(file, 0.123)
+    length, seen = len(file.read_text()), []
+    for upto in range(length + 1):
+        write_pose(file, 0.123, upto=upto)
+        seen += [pose["apple"] for pose in [tracker.poll()] if pose]
+    assert len(seen) == 1 and seen[0][0, 3] == 0.123
+
+
+def test_older_pose_is_given_while_the_newest_is_being_written(tmp_path):
+    tracker = ObInCamFolder(tmp_path, ["apple"])
+    write_pose(tmp_path / "ob_in_cam/0001.txt", 0.1)
+    write_pose(tmp_path / "ob_in_cam/0002.txt", 0.2, upto=40)
+    assert tracker.poll()["apple"][0, 3] == 0.1
+    write_pose(tmp_path / "ob_in_cam/0002.txt", 0.2)
+    assert tracker.poll()["apple"][0, 3] == 0.2
+
+
+def test_several_bodies_have_folders_of_their_own(tmp_path):
+    write_pose(tmp_path / "cabinet/drawer_top/ob_in_cam/1.txt", 0.3)
+    write_pose(tmp_path / "apple/ob_in_cam/1.txt", 0.4)
+    poses = ObInCamFolder(tmp_path, ["apple", "cabinet/drawer_top"]).poll()
+    assert {body: pose[0, 3] for body, pose in poses.items()} == {"apple": 0.4, "cabinet/drawer_top": 0.3}
+
+
+def test_tracker_without_a_folder_is_refused(tmp_path):
+    with pytest.raises(ScaffoldError, match="no such folder"):
+        ObInCamFolder(tmp_path / "none", ["apple"])
+
+
+# --- gate -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gate():
+    return PoseGate("apple", np.zeros((1, 3)), POSE_EC, max_age=0.25, max_jump=0.05, settle=4)
+
+
+def test_pose_becomes_a_keypoint_in_the_env_frame():
+    gate = PoseGate("apple", np.array([[0.0, 0, 0.02], [0.1, 0, 0]]), POSE_EC)
+    assert gate.trouble == "no pose of apple yet"
+    gate.update(pose_in_camera(np.array([0.1, 0.2, 0.9]), (0, 0, np.pi / 2)), 0.0)
+    assert gate.trouble == "" and gate.points_e is not None
+    # A quarter turn round z takes x to y.
+    np.testing.assert_allclose(gate.points_e, [[0.1, 0.2, 0.92], [0.1, 0.3, 0.9]], atol=1e-9)
+
+
+def test_late_poses_are_trouble_until_one_comes(gate):
+    gate.update(pose_in_camera(np.zeros(3)), 10.0)
+    gate.update(None, 10.2)
+    assert gate.trouble == ""
+    gate.update(None, 10.3)
+    assert gate.trouble == "no pose of apple for 0.25 s"
+    gate.update(pose_in_camera(np.array([0.01, 0, 0])), 12.0)
+    assert gate.trouble == ""
+
+
+def test_jump_is_not_let_through_and_the_keypoint_stays(gate):
+    gate.update(pose_in_camera(np.zeros(3)), 0.0)
+    gate.update(pose_in_camera(np.array([0.3, 0, 0])), 0.03)
+    assert gate.trouble == "wrong pose of apple: it jumped by 30 cm"
+    np.testing.assert_allclose(gate.points_e, [[0, 0, 0]], atol=1e-9)
+    gate.update(None, 0.04)
+    assert gate.trouble  # nothing new is no reason to believe
+    gate.update(pose_in_camera(np.array([0.02, 0, 0])), 0.06)
+    assert gate.trouble == ""
+
+
+def test_poses_that_jump_about_are_never_believed_and_those_that_agree_are(gate):
+    gate.update(pose_in_camera(np.zeros(3)), 0.0)
+    for number in range(20):
+        gate.update(pose_in_camera(np.array([0.3 + 0.2 * (number % 2), 0, 0])), 0.03 * number)
+        assert gate.trouble
+    for number in range(4):
+        assert gate.trouble, number
+        gate.update(pose_in_camera(np.array([0.7 + 0.01 * number, 0, 0])), 1 + 0.03 * number)
+    assert gate.trouble == ""
+    np.testing.assert_allclose(gate.points_e, [[0.73, 0, 0]], atol=1e-9)
+
+
+def test_failed_registration_and_what_is_no_pose_are_told(gate):
+    guess = np.eye(4)
+    guess[:3, 3] = (0, 0, 0.6)
+    gate.update(guess, 0.0)
+    assert "registration has failed" in gate.trouble
+    gate.update(2 * pose_in_camera(np.zeros(3)), 0.1)
+    assert "rotation part is off" in gate.trouble
+    gate.update(np.full((4, 4), np.nan), 0.2)
+    assert "not finite" in gate.trouble and gate.points_e is None
+
+
+# --- robot ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server():
+    server = UdpServer(NAMES, np.array([0.1, 0.2, 0.3]))
+    yield server
+    server.close()
+
+
+def wait_for(condition, seconds: float = 2.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_robot_says_where_its_joints_are_and_goes_where_it_is_told(server):
+    robot = UdpRobot(server.address, NAMES)
+    state = robot.state()
+    assert state is not None and server.messages[0]["targets"] == {}
+    np.testing.assert_allclose(state.position, [0.1, 0.2, 0.3])
+    np.testing.assert_allclose(state.velocity, [0.25, 0.25, 0.25])
+    robot.send(np.array([1.0, 2.0, 3.0]))
+    wait_for(lambda: robot.state().position[2] == 3.0)
+    assert server.messages[-1]["targets"] == {"wrist_x": 1.0, "index_0": 2.0, "thumb_3": 3.0}
+    robot.close()
+
+
+def test_joints_are_matched_by_name_whatever_their_order(server):
+    robot = UdpRobot(server.address, NAMES[::-1])
+    np.testing.assert_allclose(robot.state().position, [0.3, 0.2, 0.1])
+    robot.close()
+
+
+def test_malformed_and_old_packets_are_skipped(server):
+    good = server.state(10**6, positions={"wrist_x": 7.0, "index_0": 7.0, "thumb_3": 7.0})
+    server.noise = [b"{", b"[1]", b'{"seq": 1}', good.replace(b"7.0", b"NaN"), b"\xff\xfe", good]
+    robot = UdpRobot(server.address, NAMES)
+    wait_for(lambda: robot.state().position[0] == 7.0 and robot.malformed >= 5)
+    time.sleep(0.05)  # the server's own answers have smaller numbers: they are old
+    assert robot.state().position[0] == 7.0
+    robot.close()
+
+
+def test_robot_that_is_not_there_is_an_error_in_time():
+    begun = time.monotonic()
+    with pytest.raises(ScaffoldError, match=r"no joint state within 0\.2 s.*3 joints"):
+        UdpRobot("udp://127.0.0.1:9", NAMES, timeout=0.2)
+    assert time.monotonic() - begun < 2
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:5000", "tcp://a:1", "udp://a", "udp://:5", "udp://a:99999"])
+def test_address_of_another_kind_is_refused(address):
+    with pytest.raises(ScaffoldError, match=r"allowed: udp://host:port"):
+        UdpRobot(address, NAMES)

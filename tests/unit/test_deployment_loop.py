@@ -1,0 +1,310 @@
+"""The deployment loop without a simulator: a robot that is at once where it is told to be, and poses that fail."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from conftest import ROOT
+from deployments import POSE_EC, Clock, UdpServer, metadata_of, pose_in_camera
+from scaffoldlab.cli import main
+from scaffoldlab.deployment.devices import JointState
+from scaffoldlab.deployment.loop import Deployment, DeploymentLimits, RobotHand, tracked_bodies
+from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.planners.making import scripted_library
+from scaffoldlab.specs.models import load_task
+
+APPLE = load_task("move_apple")
+PLAN = scripted_library(APPLE, count=1, seed=0).plans[0]
+
+
+class Robot:
+    """Is at once where it is told to be; remembers what it was told."""
+
+    def __init__(self, clock: Clock):
+        import torch
+
+        self.clock, self.sent, self.frozen_at = clock, [], None
+        start = RobotHand(APPLE).start(torch.as_tensor(PLAN.wrist_e[:1], dtype=torch.float32))
+        self.position = start[0].numpy().astype(float)
+
+    def state(self) -> JointState | None:
+        time = self.clock() if self.frozen_at is None else self.frozen_at
+        return JointState(time=time, position=self.position, velocity=0 * self.position)
+
+    def send(self, targets: np.ndarray) -> None:
+        self.sent.append(targets.copy())
+        self.position = targets.astype(float)
+
+    def close(self) -> None:
+        pass
+
+
+class Tracker:
+    """Sees the apple at rest; ``fault`` may say otherwise at times."""
+
+    def __init__(self, clock: Clock):
+        self.clock, self.calls = clock, 0
+        self.position = PLAN.keypoints_e[0, 0]
+        self.fault = lambda call: self.position
+
+    def poll(self) -> dict[str, np.ndarray]:
+        self.calls += 1
+        position = self.fault(self.calls)
+        return {} if position is None else {"apple": pose_in_camera(position)}
+
+
+@pytest.fixture
+def parts():
+    clock = Clock()
+    return clock, Robot(clock), Tracker(clock)
+
+
+def deployment(parts, *, policy=lambda observation: np.zeros(7), plan=PLAN, metadata=None, **limits):
+    clock, robot, tracker = parts
+    return Deployment(
+        APPLE, policy=policy, metadata=metadata or metadata_of("move_apple"), plan=plan, robot=robot, tracker=tracker,
+        pose_ec=POSE_EC, limits=DeploymentLimits(**limits), clock=clock, sleep=clock.sleep,
+    )  # fmt: skip
+
+
+def test_zero_action_carries_out_the_whole_plan_with_an_open_hand(parts):
+    _, robot, _ = parts
+    report = deployment(parts).run()
+    assert (report.steps, report.holds, report.late) == (200, [], 0)
+    assert report.seconds == pytest.approx(200 / 60) and len(robot.sent) == 200
+    hand = RobotHand(APPLE)
+    hand.take(robot.state())
+    np.testing.assert_allclose(hand.wrist[0], PLAN.wrist_e[-1], atol=1e-3)  # the last three waypoints are a rest
+    np.testing.assert_allclose(robot.position[6:], hand.open, atol=1e-6)
+
+
+def test_targets_are_averaged_by_the_gamma_of_the_policy(parts):
+    """Closing fully from the first step: after n steps 1 - 0.7^n of the way."""
+    robot = parts[1]
+    start = robot.position[6:].copy()
+    metadata = metadata_of("move_apple", action_average=0.7)
+    loop = deployment(parts, policy=lambda o: np.array([0, 0, 0, 0, 0, 0, 1.0]), metadata=metadata)
+    loop.start()
+    for n in range(1, 6):
+        loop.tick()
+        np.testing.assert_allclose(
+            robot.sent[-1][6:] - start, (1 - 0.7**n) * (loop.hand.close.numpy() - start), atol=1e-5
+        )
+
+
+def test_policy_sees_the_tracked_keypoint_and_the_static_one(parts):
+    _, _, tracker = parts
+    seen = []
+    loop = deployment(parts, policy=lambda o: seen.append(o) or np.zeros(7))
+    loop.start()
+    tracker.position = tracker.position + np.array([0.01, 0.02, 0.03])
+    loop.tick()
+    ends = np.cumsum(list(loop.metadata.observation_terms.values()))
+    terms = dict(zip(loop.metadata.observation_terms, np.split(seen[0], ends[:-1]), strict=True))
+    expected = PLAN.keypoints_e[0] + [[0.01, 0.02, 0.03], [0, 0, 0]]
+    np.testing.assert_allclose(terms["keypoints"].reshape(2, 3), expected, atol=1e-5)
+    np.testing.assert_allclose(terms["initial_keypoints"].reshape(2, 3), PLAN.keypoints_e[0], atol=1e-6)
+    first = terms["future_plan"][:6].reshape(2, 3)  # offset 0, seen from now
+    np.testing.assert_allclose(first, [[-0.01, -0.02, -0.03], [0, 0, 0]], atol=1e-5)
+
+
+FAULTS = {
+    "dropped": (lambda p, call: None, "no pose of apple for 0.25 s"),
+    "jumping": (lambda p, call: p + np.array([0.3 * (call % 2 + 1), 0, 0]), "wrong pose of apple: it jumped by"),
+    "not finite": (lambda p, call: p * np.nan, "wrong pose of apple"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_robot_holds_while_poses_fail_says_so_and_goes_on(parts, name, caplog):
+    _, robot, tracker = parts
+    fault, reason = FAULTS[name]
+    tracker.fault = lambda call: fault(tracker.position, call) if 50 <= call < 110 else tracker.position
+    loop = deployment(parts)
+    report = loop.run()
+    (hold,) = report.holds
+    assert reason in hold.reason and report.steps == 200
+    begun = hold.step  # a dropped pose is missed after 15 control steps only
+    count = len(robot.sent) - 200
+    assert count == (110 - 50 if name != "dropped" else 110 - 50 - 15) or abs(count - 45) <= 1
+    still = np.array(robot.sent[begun - 1 : begun + count])
+    assert len(still) > 40 and (still == still[0]).all()
+    assert hold.seconds == pytest.approx(count / 60, abs=0.02)
+    assert f"step {begun}: holding: " in caplog.text and f"step {begun}: going on after" in caplog.text
+
+
+def test_plan_goes_on_where_it_stood(parts):
+    """The targets with a hold in between are those without one."""
+    _, robot, tracker = parts
+    tracker.fault = lambda call: None if 80 <= call < 160 else tracker.position
+    deployment(parts).run()
+    clock = Clock()
+    other = (clock, Robot(clock), Tracker(clock))
+    deployment(other).run()
+    kept = [s for i, s in enumerate(robot.sent) if i == 0 or not np.array_equal(s, robot.sent[i - 1])]
+    plain = [s for i, s in enumerate(other[1].sent) if i == 0 or not np.array_equal(s, other[1].sent[i - 1])]
+    np.testing.assert_allclose(kept, plain, atol=1e-6)
+
+
+def test_silent_robot_is_held_too(parts):
+    clock, robot, _ = parts
+    loop = deployment(parts)
+    loop.start()
+    robot.frozen_at = clock()
+    clock.sleep(0.2)
+    assert not loop.tick() and loop.report.steps == 0
+    robot.frozen_at = None
+    assert loop.tick() and loop.report.holds[0].reason == "no joint state for 0.1 s"
+
+
+def test_patience_ends(parts):
+    _, _, tracker = parts
+    tracker.fault = lambda call: None if call > 30 else tracker.position
+    with pytest.raises(ScaffoldError, match=r"held at step \d+ for 2 s: no pose of apple for 0.25 s\. The robot holds"):
+        deployment(parts, patience=2.0).run()
+
+
+def test_late_steps_are_counted_and_not_caught_up(parts):
+    clock, robot, _ = parts
+
+    def slow(observation):
+        clock.sleep(0.05 if len(robot.sent) % 10 == 5 else 0.0)
+        return np.zeros(7)
+
+    report = deployment(parts, policy=slow).run()
+    assert report.late == 20
+    assert report.seconds == pytest.approx(180 / 60 + 20 * 0.05, abs=0.05)
+
+
+def test_loop_does_not_start_where_the_plan_does_not(parts):
+    _, robot, tracker = parts
+    robot.position[0] += 0.2
+    with pytest.raises(ScaffoldError, match=r"hand is 20 cm and 0\.00 rad from where the plan starts"):
+        deployment(parts).run()
+    robot.position[0] -= 0.2
+    tracker.position = tracker.position + np.array([0, 0.12, 0])
+    with pytest.raises(ScaffoldError, match=r"keypoint 'apple' is 12 cm from where the plan starts"):
+        deployment(parts).run()
+    assert robot.sent == []
+
+
+def test_loop_does_not_start_without_poses(parts):
+    parts[2].fault = lambda call: None
+    with pytest.raises(ScaffoldError, match=r"not started after 3 s: no pose of apple yet"):
+        deployment(parts, patience=3.0).run()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"task": "open_drawer"}, "task of the policy"),
+        ({"joint_names": ["a"]}, "joints of the policy"),
+        ({"keypoint_names": ["pear", "cutting board"]}, "keypoints of the policy"),
+        ({"observation_terms": {"keypoint": 6}}, "unknown observation term 'keypoint'. Did you mean 'keypoints'"),
+    ],
+)
+def test_policy_of_another_task_is_refused(parts, changes, words):
+    with pytest.raises(ScaffoldError) as error:
+        deployment(parts, metadata=metadata_of("move_apple", **changes))
+    assert words in str(error.value)
+
+
+def test_plan_of_another_task_is_refused(parts):
+    with pytest.raises(ScaffoldError, match="task of the plan: got open_drawer"):
+        deployment(parts, plan=replace(PLAN, task="open_drawer"))
+
+
+def test_bodies_that_can_move_are_tracked():
+    assert tracked_bodies(APPLE, PLAN) == ["apple"]  # the board is static
+    drawer = load_task("open_drawer")
+    assert tracked_bodies(drawer, scripted_library(drawer, count=1, seed=0).plans[0]) == [drawer.task.keypoints[0].body]
+
+
+def test_robots_fingertips_are_where_the_published_kinematics_put_them():
+    """Forward kinematics of the robot's joints against plain rotation matrices."""
+    from allegro import hand_kinematics, matrix_of
+
+    hand = RobotHand(APPLE)
+    for seed in range(5):
+        joints = np.random.default_rng(seed).uniform(-0.8, 0.8, 22)
+        hand.take(JointState(time=0.0, position=joints, velocity=joints))
+        chain = hand_kinematics(dict(zip(hand.joint_names, joints, strict=True)))
+        for pose, tip in zip(hand.fingertip_poses[0].numpy(), APPLE.robot.fingertips.values(), strict=True):
+            np.testing.assert_allclose(pose[:3], chain[tip][0], atol=1e-5)
+            np.testing.assert_allclose(matrix_of(pose[3:]), chain[tip][1], atol=1e-5)
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+def test_command_runs_on_loopback(tmp_path, monkeypatch, capfd):
+    """Everything that ``scaffoldlab deploy`` touches: files, folders and packets; the clock is the real one."""
+    pytest.importorskip("onnxruntime")
+    import onnx
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    metadata = metadata_of("move_apple", episode_steps=30)
+    weights = onnx.helper.make_tensor("w", onnx.TensorProto.FLOAT, (292, 7), np.zeros(292 * 7))
+    info = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMul", ["obs", "w"], ["actions"])], "zero",
+        [info("obs", 1, (1, 292))], [info("actions", 1, (1, 7))], [weights],
+    )  # fmt: skip
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    onnx.helper.set_model_props(model, metadata.properties())
+    onnx.save(model, "policy.onnx")
+    scripted_library(APPLE, count=2, seed=0).save("apples.plans.npz")
+    for name in ("rgb", "depth", "track/ob_in_cam"):
+        (tmp_path / name).mkdir(parents=True)
+    Image.new("RGB", (160, 120), (80, 80, 80)).save("rgb/1.png")
+    Image.fromarray(np.full((120, 160), 900, np.uint16)).save("depth/1.png")
+    np.savetxt("cam_K.txt", [[120, 0, 80], [0, 120, 60], [0, 0, 1]])
+    np.savetxt("camera_in_env.txt", POSE_EC)
+    import torch
+
+    start = RobotHand(APPLE).start(torch.as_tensor(PLAN.wrist_e[:1], dtype=torch.float32))[0].numpy()
+    server = UdpServer(metadata.joint_names, start)
+
+    def write_poses():
+        """As a tracker does: a new file again and again, in two pieces."""
+        number = 0
+        while server._open:
+            number += 1
+            text = "\n".join(" ".join(map(str, row)) for row in pose_in_camera(PLAN.keypoints_e[0, 0]))
+            with open(tmp_path / f"track/ob_in_cam/{number:05d}.txt", "w") as file:
+                file.write(text[:100])
+                file.flush()
+                time.sleep(0.01)
+                file.write(text[100:])
+            time.sleep(0.01)
+
+    import threading
+    import time
+
+    writer = threading.Thread(target=write_poses, daemon=True)
+    writer.start()
+    try:
+        code = main(
+            ["deploy", "--task", "move_apple", "--policy", "policy.onnx", "--plan", "apples.plans.npz:0",
+             "--capture", ".", "--tracker", "track", "--robot", server.address, "--out", "out"]
+        )  # fmt: skip
+    finally:
+        server.close()
+        writer.join()
+    said = capfd.readouterr().err
+    assert code == 0 and "30 steps in" in said, said
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert report["steps"] == 30 and report["seconds"] > 29 / 60 and (tmp_path / "out/plan.png").is_file()
+    moved = server.positions - start
+    assert np.linalg.norm(moved[:3]) > 0.02
+
+
+def test_plan_that_is_not_in_the_library_is_refused(tmp_path, capsys):
+    library = scripted_library(APPLE, count=2, seed=0).save(tmp_path / "apples.plans.npz")
+    policy = str(ROOT / "README.md")
+    arguments = ["deploy", "--task", "move_apple", "--policy", policy, "--capture", ".", "--tracker", "."]
+    assert main([*arguments, "--robot", "udp://127.0.0.1:9", "--plan", f"{library}:2"]) == 1
+    assert "the library has 2 plans; allowed: 0 to 1" in capsys.readouterr().err

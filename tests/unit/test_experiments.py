@@ -1,0 +1,200 @@
+"""Experiments: what a file may say, that every artefact is made once and only once, and what the tables show."""
+
+import csv
+import io
+import json
+import math
+import threading
+
+import pytest
+import yaml
+
+from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.experiments.grid import Artefact, cells, plan_of_work, run_grid
+from scaffoldlab.experiments.models import PROTOCOLS, ExperimentSpec, list_experiments, load_experiment
+from scaffoldlab.experiments.tables import as_csv, markdown, plot, rate, sankey, write_tables
+
+SMALL = PROTOCOLS["smoke"]
+
+
+def experiment(**changes) -> ExperimentSpec:
+    data = {
+        "name": "test",
+        "title": "A test",
+        "source": "nowhere",
+        "tasks": ["move_apple", "open_drawer"],
+        "rows": [{"name": "ours"}, {"name": "recorded", "test_plans": {"planner": "prerecorded"}}],
+        "paper": {"ours": {"mean": 72, "move_apple": 90}},
+    }
+    return ExperimentSpec.model_validate(data | changes)
+
+
+class Maker:
+    """Writes what a command would leave: the success rate depends on the row's plans and the seed."""
+
+    def __init__(self, fails=lambda artefact: False):
+        self.made, self.fails, self.lock = [], fails, threading.Lock()
+
+    def __call__(self, artefact: Artefact, root) -> None:
+        with self.lock:
+            self.made.append(artefact)
+        if self.fails(artefact):
+            raise ScaffoldError(f"no {artefact.kind}")
+        folder = artefact.folder(root)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / artefact.result.replace("*", "x")).write_text(json.dumps(metrics(artefact)))
+
+
+def metrics(artefact: Artefact) -> dict:
+    success = 6 + artefact.options.get("seed", 0)
+    return {
+        "physics": "ovphysx", "device": "cpu", "success_rate": success / 10, "success_stderr": 0.1,
+        "zero_action_success_rate": 0.2, "best_timed_close_success_rate": 0.5,
+        "policies": {"deterministic": {"outcomes": {
+            "success": success, "keypoint wrong": 1, "tracking lost": 9 - success, "tracked but failed": 0,
+        }}},
+    }  # fmt: skip
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list_experiments())
+def test_every_experiment_loads_and_its_cells_are_commands(name, tmp_path):
+    loaded = load_experiment(name)
+    grid = cells(loaded, SMALL)
+    assert len(grid) == len(loaded.tasks) * len(loaded.rows)
+    kinds = {artefact.kind for artefact in plan_of_work(grid, tmp_path)}
+    assert kinds <= {"plan", "train", "imitate", "evaluate"}
+
+
+def test_unknown_experiment_is_told_the_nearest():
+    with pytest.raises(ScaffoldError, match="Did you mean 'waypoints'"):
+        load_experiment("waypoint")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"rows": [{"name": "a"}, {"name": "a"}]}, "two rows have the same name"),
+        ({"paper": {"theirs": {"mean": 1}}}, r"no row is called \['theirs'\]"),
+        ({"rows": [{"name": "a", "policy": "diffusion"}]}, "needs 'teacher' and 'demonstrations'"),
+        ({"rows": [{"name": "a", "plans": {"noise": -1}}]}, "greater than or equal to 0"),
+        ({"row": []}, "Extra inputs"),
+    ],
+)
+def test_wrong_experiment_is_refused(change, words):
+    with pytest.raises(ValueError, match=words):
+        experiment(**change)
+
+
+def test_file_names_its_field_and_what_is_allowed(extra_root):
+    path = extra_root / "experiments/mine.yaml"
+    path.parent.mkdir()
+    data = {"title": "t", "source": "s", "tasks": ["move_apple"], "rows": [{"name": "a", "plan": {}}]}
+    path.write_text(yaml.safe_dump(data))
+    with pytest.raises(ScaffoldError, match=r"mine.yaml: rows\.0\.plan.*Did you mean 'plans'"):
+        load_experiment("mine")
+
+
+# --- the grid -------------------------------------------------------------------------------------------------------
+
+
+def test_rows_that_share_a_training_train_once(tmp_path):
+    maker = Maker()
+    result = run_grid(cells(experiment(), SMALL), tmp_path, run=maker)
+    # Per task: plans to train on, plans of the test, recorded plans of the test, one policy, two evaluations.
+    kinds = [artefact.kind for artefact in maker.made]
+    assert {kind: kinds.count(kind) for kind in kinds} == {"plan": 6, "train": 2, "evaluate": 4}
+    assert len(result.metrics) == 4 and not result.failures
+
+
+def test_nothing_is_made_twice_and_what_was_cut_off_is_made_again(tmp_path):
+    grid = cells(experiment(), SMALL)
+    run_grid(grid, tmp_path, run=Maker())
+    again = Maker()
+    assert plan_of_work(grid, tmp_path) == []
+    run_grid(grid, tmp_path, run=again)
+    assert again.made == []
+    # A kill between the result and its mark, as kill -9 would leave it.
+    (grid[0].evaluation.folder(tmp_path) / "done.json").unlink()
+    run_grid(grid, tmp_path, run=again)
+    assert again.made == [grid[0].evaluation]
+
+
+def test_other_inputs_are_other_artefacts():
+    (one, *_), (other, *_) = (cells(experiment(noise=noise), SMALL) for noise in (0.0, 0.015))
+    assert one.evaluation.digest != other.evaluation.digest
+    (one, *_), (other, *_) = (cells(experiment(noise=0.0), PROTOCOLS[p]) for p in ("smoke", "quick"))
+    assert one.evaluation.digest != other.evaluation.digest
+
+
+def test_failure_costs_its_cells_and_no_other_and_is_tried_again(tmp_path):
+    grid = cells(experiment(), SMALL)
+    broken = Maker(lambda a: a.kind == "train" and a.options["task"] == "open_drawer")
+    result = run_grid(grid, tmp_path, run=broken)
+    assert {task for task, *_ in result.failures} == {"open_drawer"} and len(result.metrics) == 2
+    assert sum(a.kind == "train" for a in broken.made) == 2  # not tried twice in one run
+    assert not run_grid(grid, tmp_path, run=Maker()).failures
+
+
+def test_jobs_run_side_by_side_and_an_artefact_never_twice(tmp_path):
+    maker = Maker()
+    run_grid(cells(experiment(), PROTOCOLS["paper"]), tmp_path, run=maker, jobs=8)
+    assert len({a.digest for a in maker.made}) == len(maker.made) == 6 + 2 * 3 + 4 * 3
+
+
+def test_command_names_the_files_of_what_it_needs(tmp_path):
+    grid = cells(experiment(), SMALL)
+    run_grid(grid, tmp_path, run=Maker())
+    words = grid[1].evaluation.command(tmp_path)
+    assert words[1:4] == ["-m", "scaffoldlab", "evaluate"]
+    assert words[words.index("--checkpoint") + 1].endswith("model_best.pt")
+    recorded = grid[1].evaluation.options["plans"].command(tmp_path)
+    assert recorded[recorded.index("--recorded") + 1].endswith("x.plans.npz")
+
+
+# --- the tables -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def result(tmp_path):
+    return run_grid(cells(experiment(), PROTOCOLS["paper"]), tmp_path, run=Maker())
+
+
+def test_rate_is_the_mean_over_seeds_with_its_standard_error(result):
+    share, error = rate(result, "move_apple", "ours")  # 0.6, 0.7, 0.8
+    assert share == pytest.approx(0.7) and error == pytest.approx(0.1 / math.sqrt(3))
+
+
+def test_table_shows_the_baselines_and_the_papers_numbers(result):
+    text = markdown(experiment(), "paper", PROTOCOLS["paper"], result)
+    assert "| ours | 70 ± 6 (20, 50); paper 90 | 70 ± 6 (20, 50) | 70 | 72 |" in text
+    assert "100 unseen states x 20 trials, 3 seed(s)" in text and "ovphysx on cpu" in text
+    assert "ManiSkill" in text
+
+
+def test_what_failed_stays_in_the_table_with_its_reason(tmp_path):
+    broken = Maker(lambda a: a.kind == "train" and a.options["task"] == "open_drawer")
+    result = run_grid(cells(experiment(), SMALL), tmp_path, run=broken)
+    text = markdown(experiment(), "smoke", SMALL, result)
+    assert "| ours | 60 ± 10 (20, 50); paper 90 | failed | 60 (1 tasks) | 72 |" in text
+    assert "Not measured:\n\n- no train" in text
+    rows = list(csv.DictReader(io.StringIO(as_csv(experiment(), result))))
+    assert [row["success"] for row in rows] == ["60.0", "", "60.0", ""] and rows[1]["failed"] == "no train"
+
+
+def test_sankey_adds_up_and_loads_nothing(result):
+    page = sankey(experiment(), result)
+    assert "episodes: 100 %" in page and "success: 70 %" in page and "tracking lost: 20 %" in page
+    assert "keypoint wrong: 10 %" in page and 'src="http' not in page
+
+
+def test_files_are_written(result, tmp_path):
+    for axis in (None, "waypoints"):
+        rows = [{"name": "3"}, {"name": "20", "plans": {"waypoints": 20}}]
+        spec = experiment(axis=axis, **({"rows": rows, "paper": {}} if axis else {}))
+        made = run_grid(cells(spec, SMALL), tmp_path, run=Maker())
+        assert plot(spec, made).startswith(b"\x89PNG")
+    write_tables(experiment(), "paper", PROTOCOLS["paper"], result, tmp_path / "tables")
+    assert {p.name for p in (tmp_path / "tables").iterdir()} == {"table.md", "table.csv", "plot.png", "failures.html"}
