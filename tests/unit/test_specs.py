@@ -141,7 +141,7 @@ def joint_reader(composition, state):
         """Joint positions, and the keypoints of the asset at each of them."""
         asset = composition.scene.asset(asset_name, "")
         column = (7 if composition.is_free(asset) else 0) + list(asset.joints).index(joint)
-        positions, rows = np.linspace(*joint_limits(composition.usd(asset.usd))[joint], 60), []
+        positions, rows = np.linspace(*joint_limits(composition.usd(asset.usd))[joint], 240), []
         for position in positions:
             moved = state[asset_name].copy()
             moved[column] = position
