@@ -1,8 +1,10 @@
 """``scaffoldlab doctor``: what works on this machine, by trying it, and the fix for what does not."""
 
 import argparse
+import contextlib
 import importlib.metadata
 import importlib.util
+import io
 import os
 import subprocess
 import sys
@@ -52,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints the findings; the exit code is 1 when nothing can simulate."""
     from rich.console import Console
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     engines = ("ovphysx", "newton_mjwarp", "isaacsim_physx")
     checks: dict[str, Callable[[], Finding]] = {
         "Python": _python, "Isaac Lab": _isaaclab, "torch": _torch, "RL libraries": _rl_libraries, "disk": _disk
@@ -64,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
     findings = {}
     for name, check in checks.items():
         console.print(f"{name:<24}", end="")
-        finding = findings[name] = check()
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):  # libraries talk
+            finding = findings[name] = check()
         color = {"ok": "green", "absent": "yellow", "broken": "red"}[finding.state]
         console.print(f"[{color}]{finding.state:<7}[/] {finding.detail}")
         if finding.fix:
