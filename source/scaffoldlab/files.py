@@ -1,12 +1,15 @@
-"""Writes files whole or not at all, so that a full disk or an interrupt never costs the old one."""
+"""Writes files whole or not at all, so that a full disk or an interrupt never costs the old one; reads matrices."""
 
 import contextlib
 import errno
 import os
+import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
+
+import numpy as np
 
 from scaffoldlab.errors import ScaffoldError
 
@@ -61,3 +64,27 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | str | Callable[[Bin
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def read_matrix(path: Path, shape: tuple[int, int], meaning: str) -> np.ndarray:
+    """A matrix of numbers with white space between them, as ``numpy.savetxt`` writes it.
+
+    Args:
+        path: Text file.
+        shape: Its rows and columns.
+        meaning: What the matrix is, for messages, e.g. ``"the camera's intrinsics"``.
+
+    Raises:
+        ScaffoldError: The file is missing, or holds something else. Numbers that are not finite are let through.
+    """
+    try:
+        return np.array(path.read_text().split(), float).reshape(shape)
+    except OSError:
+        raise ScaffoldError(f"{path}: missing. Write {meaning} there, as {shape[0]} x {shape[1]} numbers.") from None
+    except ValueError:
+        raise ScaffoldError(f"{path}: allowed: {shape[0]} x {shape[1]} numbers, {meaning}.") from None
+
+
+def by_number(name: str) -> list[int | str]:
+    """Sorts ``9.txt`` before ``10.txt``."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
