@@ -56,7 +56,7 @@ class Frame:
         return self.rgbd
 
     def mask(self, name):
-        return self.masks.get(name)
+        return self.masks[name]
 
 
 @dataclass

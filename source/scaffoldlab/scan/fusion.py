@@ -8,26 +8,20 @@ import numpy as np
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.scan.background import Background
 from scaffoldlab.scan.library import open3d
+from scaffoldlab.scan.placement import seen_mask
 from scaffoldlab.scan.render import Renderer
 
 if TYPE_CHECKING:
     from scaffoldlab.scan.capture import Frame
 
 FRAMES_MAX = 100
-"""Frames that are fused at most; of more, evenly spread ones."""
+"""Frames that are fused at most: of more, evenly spread ones."""
 DEPTH_MAX = 2.5
 """Depth beyond which a depth camera is not believed [m]."""
 TRUNCATION = 4.0
 """Voxels before and behind a surface in which a depth picture counts."""
 MARGIN = 4
 """Pixels around an object that are left out with it: depth edges are smeared."""
-
-
-def chosen[T](frames: Sequence[T], count: int = FRAMES_MAX) -> list[T]:
-    """At most ``count`` of the frames, evenly spread, the first and the last among them."""
-    if len(frames) <= count:
-        return list(frames)
-    return [frames[i] for i in np.linspace(0, len(frames) - 1, count).round().astype(int)]
 
 
 def fuse(
@@ -92,8 +86,8 @@ def object_pixels(frame: "Frame", objects: Sequence[str], placed: Renderer | Non
 
     covered = np.zeros((frame.camera.height, frame.camera.width), bool)
     for name in objects:
-        mask = frame.mask(name)
-        if mask is not None and mask.any():
+        mask = seen_mask(frame, name)
+        if mask is not None:
             covered |= mask
         elif placed is not None and name in placed.names:
             covered |= placed.alone(name, frame.camera)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scaffoldlab.scan.placement import seen_mask
 from scaffoldlab.scan.render import Render, Renderer
 
 if TYPE_CHECKING:
@@ -45,13 +46,13 @@ def reprojection(frames: Sequence["Frame"], renderer: Renderer, names: Sequence[
     """
     errors: dict[str, list[tuple[float, float, float]]] = {name: [] for name in names}
     for frame in frames:
-        masks = {name: frame.mask(name) for name in names}
-        if not any(mask is not None and mask.any() for mask in masks.values()):
+        masks = {name: mask for name in names if (mask := seen_mask(frame, name)) is not None}
+        if not masks:
             continue
         body = renderer.render(frame.camera).body
         for name, mask in masks.items():
             simulated = body == renderer.names.index(name)
-            if mask is not None and min(mask.sum(), simulated.sum()) >= VISIBLE_MIN:
+            if min(mask.sum(), simulated.sum()) >= VISIBLE_MIN:
                 errors[name].append(silhouette_error(mask, simulated))
     return {
         name: Reprojection(*(float(value) for value in np.median(found, axis=0)), frames=len(found))

@@ -82,7 +82,9 @@ class IcpTracker:
         cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(np.concatenate(seen))).voxel_down_sample(0.004)
         cloud, _ = cloud.remove_statistical_outlier(20, 2.0)
         mesh = mesh_of(self._files[name])
-        model = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(trimesh.sample.sample_surface(mesh, 4000, seed=0)[0]))
+        model = o3d.geometry.PointCloud(
+            o3d.utility.Vector3dVector(trimesh.sample.sample_surface(mesh, 4000, seed=0)[0])
+        )
         model.estimate_normals(o3d.geometry.KDTreeSearchParamHybrid(radius=0.01, max_nn=20))
         points, upright = np.asarray(cloud.points), Rotation.align_vectors([self._up], [[0, 0, 1]])[0]
         best = (np.inf, np.eye(4))
@@ -214,12 +216,18 @@ def mesh_of(path: Path) -> trimesh.Trimesh:
     return trimesh.util.concatenate([trimesh.Trimesh(p.vertices, p.faces, process=False) for p in visual_parts(path)])
 
 
+def seen_mask(frame: "Frame", name: str) -> np.ndarray | None:
+    """Where a frame shows an object, shape (height, width), bool; None if it has no mask of it, or an empty one."""
+    mask = frame.mask(name) if name in frame.masks else None
+    return mask if mask is not None and mask.any() else None
+
+
 def masked_points(frame: "Frame", name: str) -> np.ndarray:
     """What a frame shows of an object, by its mask without the rim, in the capture's world [m], shape (P, 3)."""
     from scipy.ndimage import binary_erosion
 
-    mask = frame.mask(name)
-    if mask is None or not mask.any():
+    mask = seen_mask(frame, name)
+    if mask is None:
         return np.empty((0, 3))
     image = frame.image()
     inner = binary_erosion(mask, iterations=2 if mask.sum() > 400 else 1) & (image.depth > 0)

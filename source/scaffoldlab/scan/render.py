@@ -72,7 +72,9 @@ class Renderer:
         color[:] = PAPER
         for index in np.unique(part[hit]):
             seen = part == index
-            albedo = _albedo(self._parts[index], hits["primitive_ids"].numpy()[seen], hits["primitive_uvs"].numpy()[seen])
+            albedo = _albedo(
+                self._parts[index], hits["primitive_ids"].numpy()[seen], hits["primitive_uvs"].numpy()[seen]
+            )
             color[seen] = albedo * (0.35 + 0.65 * facing[seen])[:, None]
         bodies = np.array([*self._body, -1])[part]
         depth = np.where(hit, distance, 0.0) * directions_c[..., 2]

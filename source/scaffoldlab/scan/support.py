@@ -127,9 +127,7 @@ def _fitted(points: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
     return normal, float(-normal @ points.mean(0)), points
 
 
-def _no_table(
-    normal: np.ndarray, offset: float, points: np.ndarray, cameras: np.ndarray, up: np.ndarray | None
-) -> str:
+def _no_table(normal: np.ndarray, offset: float, points: np.ndarray, cameras: np.ndarray, up: np.ndarray | None) -> str:
     """Why a plane is no table top, or nothing."""
     area = len(np.unique(np.round(points / 0.02), axis=0)) * 0.02**2
     if area < TABLE_AREA:

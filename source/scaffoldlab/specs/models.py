@@ -116,9 +116,7 @@ class CameraSpec(Strict):
     def camera(self, *, size: int | None = None) -> Camera:
         """The camera; ``size`` gives it a square picture with that many pixels a side, the middle of a real one's."""
         width, height = (size, size) if size else (self.width, self.height)
-        camera = Camera.look_at(
-            self.eye, self.target, width=width, height=height, fov_deg=self.fov_deg, up_e=self.up
-        )
+        camera = Camera.look_at(self.eye, self.target, width=width, height=height, fov_deg=self.fov_deg, up_e=self.up)
         if self.intrinsics is None:
             return camera
         fx, fy, cx, cy = self.intrinsics
