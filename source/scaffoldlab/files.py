@@ -1,13 +1,17 @@
-"""Writes files whole or not at all, so that a full disk or an interrupt never costs the old one."""
+"""Writes files whole or not at all, so that a full disk or an interrupt never costs the old one; reads matrices."""
 
 import contextlib
 import errno
 import json
 import os
+import re
 import secrets
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import numpy as np
 
 from scaffoldlab.errors import ScaffoldError
 
@@ -82,3 +86,73 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | str | Callable[[Bin
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+@contextlib.contextmanager
+def write_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+    """A folder to fill that takes the place of ``path`` when the block ends, and vanishes if the block fails.
+
+    Args:
+        path: Folder to write; missing ones above it are made.
+        overwrite: Whether a folder that is there already is replaced, at the end and with all that is in it.
+
+    Raises:
+        ScaffoldError: There is a folder or a file already, or the disk is full. Nothing is left behind.
+    """
+    target = Path(os.path.realpath(path))
+    refuse_existing(target, overwrite=overwrite)
+    token = secrets.token_hex(8)
+    temporary, old = (target.with_name(f".{token}.{end}") for end in ("tmp", "old"))
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if target.exists():
+            os.replace(target, old)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise ScaffoldError(
+            f"{path}: could not be written ({error.strerror or error}); what was there before is unchanged. "
+            f"{what_next(error)}, or write to another folder."
+        ) from error
+    finally:
+        if old.exists() and not target.exists():  # stopped between the two
+            os.replace(old, target)
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def refuse_existing(path: Path, *, overwrite: bool) -> None:
+    """Stops before work whose result could not be written in the end.
+
+    Raises:
+        ScaffoldError: The path is taken and may not be overwritten, or is a file.
+    """
+    if path.is_dir() and (overwrite or not any(path.iterdir())):
+        return
+    if path.exists():
+        what = "a folder with files" if path.is_dir() else "a file"
+        raise ScaffoldError(f"{path}: there is {what} already. Choose another --out, or replace it with --overwrite.")
+
+
+def read_matrix(path: Path, shape: tuple[int, int], meaning: str) -> np.ndarray:
+    """A matrix of numbers with white space between them, as ``numpy.savetxt`` writes it.
+
+    Args:
+        path: Text file.
+        shape: Its rows and columns.
+        meaning: What the matrix is, for messages, e.g. ``"the camera's intrinsics"``.
+
+    Raises:
+        ScaffoldError: The file is missing, or holds something else. Numbers that are not finite are let through.
+    """
+    try:
+        return np.array(path.read_text().split(), float).reshape(shape)
+    except OSError:
+        raise ScaffoldError(f"{path}: missing. Write {meaning} there, as {shape[0]} x {shape[1]} numbers.") from None
+    except ValueError:
+        raise ScaffoldError(f"{path}: allowed: {shape[0]} x {shape[1]} numbers, {meaning}.") from None
+
+
+def by_number(name: str) -> list[int | str]:
+    """Sorts ``9.txt`` before ``10.txt``."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]

@@ -81,3 +81,14 @@ def pose_apply_inverse(pose: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Maps points of the pose's parent frame into the body's: inverse of :func:`pose_apply`."""
     conjugate = pose[..., 3:] * np.array([-1.0, -1.0, -1.0, 1.0])
     return quat_apply(conjugate, points - pose[..., :3])
+
+
+def not_rigid(matrix: np.ndarray) -> str:
+    """Why a matrix of shape (4, 4) is no rigid transform, or nothing."""
+    if not np.isfinite(matrix).all():
+        return "it holds numbers that are not finite"
+    rotation = matrix[:3, :3]
+    off = float(np.abs(rotation @ rotation.T - np.eye(3)).max())
+    if off > 1e-2 or np.linalg.det(rotation) < 0:
+        return f"its rotation part is off by {off:.2g}, or mirrors"
+    return ""

@@ -7,6 +7,8 @@ import numpy as np
 
 from scaffoldlab.camera import Camera, RgbdImage
 from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.files import read_matrix
+from scaffoldlab.geometry import not_rigid
 
 
 class CaptureFolder:
@@ -24,10 +26,10 @@ class CaptureFolder:
 
     def __init__(self, folder: Path, *, depth_unit: float = 0.001):
         self.folder, self.depth_unit = folder, depth_unit
-        self.intrinsics = _matrix(folder / "cam_K.txt", (3, 3), "the camera's intrinsics")
+        self.intrinsics = read_matrix(folder / "cam_K.txt", (3, 3), "the camera's intrinsics")
         # OpenCV puts pixel centres at whole numbers, we put them at halves (docs/conventions.md).
         self.intrinsics[:2, 2] += 0.5
-        self.pose_ec = _matrix(folder / "camera_in_env.txt", (4, 4), "camera to env frame, OpenCV axes, in metres")
+        self.pose_ec = read_matrix(folder / "camera_in_env.txt", (4, 4), "camera to env frame, OpenCV axes, in metres")
         reason = not_rigid(self.pose_ec)
         if reason:
             raise ScaffoldError(f"{folder / 'camera_in_env.txt'}: {reason}; allowed: a rotation and a translation.")
@@ -54,27 +56,6 @@ class CaptureFolder:
             camera = Camera(self.intrinsics, self.pose_ec, rgb.shape[1], rgb.shape[0])
             return RgbdImage(rgb, depth.astype(float) * self.depth_unit, camera)
         raise ScaffoldError(f"{self.folder}: no readable pair rgb/NAME.png, depth/NAME.png. Capture one first.")
-
-
-def not_rigid(matrix: np.ndarray) -> str:
-    """Why a 4 x 4 matrix is no rigid transform, or nothing."""
-    if not np.isfinite(matrix).all():
-        return "it holds numbers that are not finite"
-    rotation = matrix[:3, :3]
-    off = float(np.abs(rotation @ rotation.T - np.eye(3)).max())
-    if off > 1e-2 or np.linalg.det(rotation) < 0:
-        return f"its rotation part is off by {off:.2g}, or mirrors"
-    return ""
-
-
-def _matrix(path: Path, shape: tuple[int, int], meaning: str) -> np.ndarray:
-    try:
-        matrix = np.array(path.read_text().split(), float).reshape(shape)
-    except OSError:
-        raise ScaffoldError(f"{path}: missing. Write {meaning} there, as {shape[0]} x {shape[1]} numbers.") from None
-    except ValueError:
-        raise ScaffoldError(f"{path}: allowed: {shape[0]} x {shape[1]} numbers, {meaning}.") from None
-    return matrix
 
 
 def _image(path: Path, convert: Callable) -> np.ndarray | None:

@@ -1,14 +1,14 @@
 """Object poses from a folder that a tracker is writing, and the gate that keeps wrong ones from the policy."""
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from scaffoldlab.deployment.capture import not_rigid
 from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.files import by_number
+from scaffoldlab.geometry import not_rigid
 
 
 class ObInCamFolder:
@@ -47,7 +47,7 @@ class ObInCamFolder:
         except OSError:  # moved away between two looks
             return None
         last = self._last.get(body)
-        newer = [(order, n) for order, n in ((_order(n), n) for n in names) if last is None or order > last]
+        newer = [(order, n) for order, n in ((by_number(n), n) for n in names) if last is None or order > last]
         for order, name in sorted(newer, reverse=True)[:3]:  # the newest may be half-written
             pose = _read(place / name)
             if pose is not None:
@@ -122,11 +122,6 @@ class PoseGate:
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.linalg.norm(a - b, axis=-1).max())
-
-
-def _order(name: str) -> list:
-    """Sorts ``9.txt`` before ``10.txt``."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def _read(path: Path) -> np.ndarray | None:

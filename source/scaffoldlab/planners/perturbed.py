@@ -8,7 +8,6 @@ from typing import Annotated, Any, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from scaffoldlab.camera import Camera
 from scaffoldlab.errors import ScaffoldError, unknown_name
 from scaffoldlab.geometry import pose_apply, pose_apply_inverse
 from scaffoldlab.keypoints.keypoint import Keypoint
@@ -96,8 +95,7 @@ class PerturbedPlanner(Planner):
     ) -> None:
         self.perturbation = perturbation or Perturbation()
         self._composition, self._check, self._repairs = composition, check, repairs
-        spec = composition.scene.camera
-        self.camera = Camera.look_at(spec.eye, spec.target, width=spec.width, height=spec.height, fov_deg=spec.fov_deg)
+        self.camera = composition.scene.camera.camera()
 
     @property
     def header(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,7 +20,9 @@ from pydantic import (
     model_validator,
 )
 
+from scaffoldlab.camera import Camera
 from scaffoldlab.errors import ScaffoldError, unknown_name
+from scaffoldlab.geometry import quat_xyzw_from_rpy
 from scaffoldlab.specs.paths import find_asset, find_named
 
 
@@ -65,6 +68,16 @@ class JointSpec(Strict):
     """Coulomb friction [N or N m]."""
 
 
+class KeypointSpec(Strict):
+    """A keypoint and where it attaches in simulation."""
+
+    name: str
+    body: str
+    """Asset, or ``asset/link`` of an articulation."""
+    point: Vector3 = (0.0, 0.0, 0.0)
+    """Point in the body frame [m]."""
+
+
 class AssetSpec(Strict):
     """One thing in the scene."""
 
@@ -74,14 +87,16 @@ class AssetSpec(Strict):
     """File below assets/, e.g. ``objects/apple/apple.usda``."""
     position: Vector3 = (0.0, 0.0, 0.0)
     """Nominal position in the env frame [m]."""
+    roll_deg: float = 0.0
+    pitch_deg: float = 0.0
     yaw_deg: float = 0.0
     joints: dict[str, JointSpec] = {}
     """Passive joints of an articulation, by name."""
 
     def pose(self) -> np.ndarray:
         """Nominal pose in the env frame, xyz [m] + quat_xyzw, shape (7,)."""
-        half = math.radians(self.yaw_deg) / 2
-        return np.array([*self.position, 0.0, 0.0, math.sin(half), math.cos(half)])
+        rpy = np.radians((self.roll_deg, self.pitch_deg, self.yaw_deg))
+        return np.array([*self.position, *quat_xyzw_from_rpy(rpy)])
 
 
 class CameraSpec(Strict):
@@ -93,6 +108,22 @@ class CameraSpec(Strict):
     """Horizontal field of view [deg]."""
     width: Annotated[int, Field(ge=64, le=4096)] = 800
     height: Annotated[int, Field(ge=64, le=4096)] = 800
+    up: Vector3 = (0.0, 0.0, 1.0)
+    """Direction that points up in the image, env frame: a camera in somebody's hand is not level."""
+    intrinsics: tuple[Positive, Positive, float, float] | None = None
+    """fx, fy, cx, cy of a real camera [px], for width x height, in place of fov_deg."""
+
+    def camera(self, *, size: int | None = None) -> Camera:
+        """The camera; ``size`` gives it a square picture with that many pixels a side, the middle of a real one's."""
+        width, height = (size, size) if size else (self.width, self.height)
+        camera = Camera.look_at(self.eye, self.target, width=width, height=height, fov_deg=self.fov_deg, up_e=self.up)
+        if self.intrinsics is None:
+            return camera
+        fx, fy, cx, cy = self.intrinsics
+        scale = size / min(self.width, self.height) if size else 1.0
+        center = scale * np.array((cx - self.width / 2, cy - self.height / 2)) + np.array((width, height)) / 2
+        intrinsics = np.array(((scale * fx, 0, center[0]), (0, scale * fy, center[1]), (0, 0, 1)))
+        return replace(camera, intrinsics=intrinsics)
 
 
 class SceneSpec(Strict):
@@ -106,6 +137,8 @@ class SceneSpec(Strict):
     """Lower and upper corner of the box that plans must stay in, env frame [m]."""
     table_height: float | None = None
     """Height that the wrist target of an arm stays above, env frame [m] (Scaffolds, appendix C.5)."""
+    keypoints: list[KeypointSpec] = []
+    """Candidates that a scan has found, for tasks to choose from."""
 
     def asset(self, name: str, where: str) -> AssetSpec:
         """The asset of that name.
@@ -188,16 +221,6 @@ class RobotSpec(Strict):
 
 
 # --- task -----------------------------------------------------------------------------------------------------------
-
-
-class KeypointSpec(Strict):
-    """A keypoint and where it attaches in simulation."""
-
-    name: str
-    body: str
-    """Asset, or ``asset/link`` of an articulation."""
-    point: Vector3 = (0.0, 0.0, 0.0)
-    """Point in the body frame [m]."""
 
 
 class PoseRange(Strict):

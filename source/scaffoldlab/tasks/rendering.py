@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -29,8 +28,7 @@ FOCAL_LENGTH = 24.0
 
 def camera_of(spec: CameraSpec, *, size: int | None = None) -> Camera:
     """The camera of a scene file; ``size`` makes the picture square with that many pixels a side."""
-    width, height = (size, size) if size else (spec.width, spec.height)
-    return Camera.look_at(spec.eye, spec.target, width=width, height=height, fov_deg=spec.fov_deg)
+    return spec.camera(size=size)
 
 
 def add_camera(cfg: ManagerBasedRLEnvCfg, spec: CameraSpec, *, size: int | None = None) -> None:
@@ -42,10 +40,12 @@ def add_camera(cfg: ManagerBasedRLEnvCfg, spec: CameraSpec, *, size: int | None 
         offset=CameraCfg.OffsetCfg(
             pos=tuple(camera.pose_ec[:3, 3]), rot=tuple(quat_wxyz[[1, 2, 3, 0]]), convention="ros"
         ),
-        spawn=PinholeCameraCfg(
-            focal_length=FOCAL_LENGTH,
-            horizontal_aperture=2 * FOCAL_LENGTH * math.tan(math.radians(spec.fov_deg) / 2),
+        spawn=PinholeCameraCfg.from_intrinsic_matrix(
+            camera.intrinsics.reshape(-1).tolist(),
+            camera.width,
+            camera.height,
             clipping_range=(0.05, 20.0),
+            focal_length=FOCAL_LENGTH,
         ),
         width=camera.width,
         height=camera.height,

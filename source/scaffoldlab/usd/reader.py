@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 import trimesh
-from pxr import Gf, Usd, UsdGeom, UsdPhysics
+from pxr import Gf, Usd, UsdGeom, UsdPhysics, UsdShade
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,22 +76,74 @@ def surface_points(path: Path, link: str = "", *, count: int = 10_000) -> np.nda
         link: Body below the default prim, or empty for the whole asset.
         count: Number of samples (10 000 in the code of Scaffolds).
     """
+    meshes = [trimesh.Trimesh(part.vertices, part.faces, process=False) for part in visual_parts(path, link)]
+    points, _ = trimesh.sample.sample_surface(trimesh.util.concatenate(meshes), count, seed=0)
+    return np.asarray(points)
+
+
+@dataclass(frozen=True, eq=False)
+class VisualPart:
+    """A mesh that cameras see.
+
+    Attributes:
+        vertices: In the body's frame [m], shape (V, 3).
+        faces: Vertices of each triangle, shape (F, 3).
+        uv: Texture coordinates of each vertex, shape (V, 2), or None.
+        color: Linear RGB in 0..1, shape (3,).
+        texture: Picture that replaces the colour, or None.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    uv: np.ndarray | None
+    color: np.ndarray
+    texture: Path | None
+
+
+@cache
+def visual_parts(path: Path, link: str = "") -> tuple[VisualPart, ...]:
+    """What a camera sees of a body: its triangle meshes with their materials.
+
+    Args:
+        path: The asset.
+        link: Body below the default prim, or empty for the whole asset.
+    """
     stage = Usd.Stage.Open(str(path))
     body = stage.GetDefaultPrim()
     if link:
         body = body.GetChild(link)
     cache = UsdGeom.XformCache()
-    meshes = []
+    parts = []
     for prim in Usd.PrimRange(body):
         if prim.IsA(UsdGeom.Mesh) and UsdGeom.Imageable(prim).ComputePurpose() == UsdGeom.Tokens.default_:
             mesh = UsdGeom.Mesh(prim)
             matrix = np.array(cache.ComputeRelativeTransform(prim, body)[0]).T
             vertices = np.asarray(mesh.GetPointsAttr().Get()) @ matrix[:3, :3].T + matrix[:3, 3]
             faces = np.asarray(mesh.GetFaceVertexIndicesAttr().Get()).reshape(-1, 3)
-            meshes.append(trimesh.Trimesh(vertices, faces, process=False))
-    whole = trimesh.util.concatenate(meshes)
-    points, _ = trimesh.sample.sample_surface(whole, count, seed=0)
-    return np.asarray(points)
+            uv = UsdGeom.PrimvarsAPI(mesh).GetPrimvar("st")
+            coordinates = np.asarray(uv.Get(), float) if uv and len(uv.Get() or ()) == len(vertices) else None
+            parts.append(VisualPart(vertices, faces, coordinates, *_material(prim)))
+    return tuple(parts)
+
+
+def is_rigid(path: Path) -> bool:
+    """Whether the default prim of an asset is a rigid body."""
+    stage = Usd.Stage.Open(str(path))
+    return stage.GetDefaultPrim().HasAPI(UsdPhysics.RigidBodyAPI)
+
+
+def _material(prim: Usd.Prim) -> tuple[np.ndarray, Path | None]:
+    """Linear colour, shape (3,), and texture of what a mesh is bound to; grey without a material."""
+    color, texture = np.full(3, 0.5), None
+    material, _ = UsdShade.MaterialBindingAPI(prim).ComputeBoundMaterial()
+    for child in Usd.PrimRange(material.GetPrim()) if material else ():
+        shader = UsdShade.Shader(child)
+        diffuse, file = shader.GetInput("diffuseColor"), shader.GetInput("file")
+        if diffuse and diffuse.Get() is not None:
+            color = np.asarray(diffuse.Get(), float)
+        if file and file.Get() is not None and file.Get().resolvedPath:
+            texture = Path(file.Get().resolvedPath)
+    return color, texture
 
 
 @cache
