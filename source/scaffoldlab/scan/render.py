@@ -74,7 +74,7 @@ class Renderer:
         for index in np.unique(part[hit]):
             seen = part == index
             albedo = _albedo(self._parts[index], triangles[seen], barycentric[seen])
-            color[seen] = albedo * (0.35 + 0.65 * facing[seen])[:, None]
+            color[seen] = albedo * (0.5 + 0.5 * facing[seen])[:, None]
         bodies = np.array([*self._body, -1])[part]
         depth = np.where(hit, distance, 0.0) * directions_c[..., 2]
         return Render(color.clip(0, 255).round().astype(np.uint8), depth, bodies)

@@ -12,10 +12,11 @@ import numpy as np
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
+from scaffoldlab.camera import Camera
 from scaffoldlab.files import write_atomic
 from scaffoldlab.scan.overlap import spread
 from scaffoldlab.scan.overlay import draw_overlay, turntable
-from scaffoldlab.scan.render import Renderer, renderer_of, scaled
+from scaffoldlab.scan.render import Renderer, renderer_of
 from scaffoldlab.scan.scene_files import BACKGROUND
 from scaffoldlab.specs.models import SceneSpec
 
@@ -27,6 +28,8 @@ PICTURES = 4
 """Frames shown beside their simulated pictures."""
 TURN_PICTURES, TURN_WIDTH, TURN_MS = 30, 480, 120
 """Pictures of the turntable, their width [px], and how long each is shown [ms]."""
+TURN_FOV_DEG, TURN_SLOPE = 40.0, np.radians(38)
+"""Field of view of its camera [deg], and how steeply it looks down [rad]."""
 
 
 def write_scene_report(
@@ -42,18 +45,11 @@ def write_scene_report(
         background: USD file of the background, already written.
     """
     poses = {BACKGROUND: np.eye(4)} | {p.name: p.pose for p in scene.placements}
-    renderer = renderer_of({BACKGROUND: background, **scene.files}, poses)
+    renderer, up = renderer_of({BACKGROUND: background, **scene.files}, poses), scene.table.rotation_eb[:, 2]
     write_atomic(folder / "report.json", json.dumps(report_values(scene, spec, name), indent=2) + "\n")
     reference = [f for f in spread(scene.frames, PICTURES) if f.name != scene.reference.name]
     pictures = [_comparison(scene, renderer, frame) for frame in [scene.reference, *reference][:PICTURES]]
-    camera = scene.camera_e(scene.reference)
-    turning = turntable(
-        renderer,
-        scaled(camera, TURN_WIDTH / camera.width),
-        scene.table.center_e,
-        scene.table.rotation_eb[:, 2],
-        pictures=TURN_PICTURES,
-    )
+    turning = turntable(renderer, _around(scene), scene.table.center_e, up, pictures=TURN_PICTURES)
     page = _page(scene, spec, name, pictures, _gif(turning))
     write_atomic(folder / "index.html", page)
 
@@ -98,6 +94,15 @@ def report_values(scene: "ScannedScene", spec: SceneSpec, name: str) -> dict[str
         "workspace": [list(corner) for corner in spec.workspace],
         "findings": [asdict(finding) for finding in scene.findings],
     }
+
+
+def _around(scene: "ScannedScene") -> Camera:
+    """A camera that has the whole table in view from wherever it stands around it."""
+    table = scene.table
+    away = 1.25 * float(np.linalg.norm(table.size)) / 2 / np.tan(np.radians(TURN_FOV_DEG) / 2)
+    eye = table.center_e + table.rotation_eb @ np.array((-np.cos(TURN_SLOPE), 0, np.sin(TURN_SLOPE))) * away
+    size = TURN_WIDTH, 3 * TURN_WIDTH // 4
+    return Camera.look_at(eye, table.center_e, width=size[0], height=size[1], fov_deg=TURN_FOV_DEG)
 
 
 def _comparison(scene: "ScannedScene", renderer: Renderer, frame: "Frame") -> dict[str, str]:
@@ -149,7 +154,7 @@ def _gif(pictures: Sequence[np.ndarray]) -> str:
     """An endless animation with one palette for all pictures, or colours flicker."""
     buffer = io.BytesIO()
     sheet = Image.fromarray(np.concatenate(pictures[:: max(1, len(pictures) // 6)]))
-    palette = sheet.quantize(128, method=Image.Quantize.MEDIANCUT)
+    palette = sheet.quantize(256, method=Image.Quantize.MAXCOVERAGE)  # an apple is small, and red
     frames = [Image.fromarray(p).quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
     frames[0].save(buffer, "gif", save_all=True, append_images=frames[1:], duration=TURN_MS, loop=0, optimize=False)
     return _data_uri("image/gif", buffer)
