@@ -9,7 +9,7 @@ import numpy as np
 
 from scaffoldlab.camera import Camera
 from scaffoldlab.errors import ScaffoldError
-from scaffoldlab.files import refuse_existing, write_folder
+from scaffoldlab.files import refuse_existing, write_atomic, write_folder
 from scaffoldlab.geometry import not_rigid
 from scaffoldlab.scan.background import Background, read_cloud
 from scaffoldlab.scan.background_cache import cached
@@ -29,9 +29,10 @@ from scaffoldlab.scan.placement import (
 )
 from scaffoldlab.scan.render import Renderer, renderer_of
 from scaffoldlab.scan.scene_checks import scene_findings
-from scaffoldlab.scan.scene_files import BACKGROUND, scene_spec, write_background, write_scene_yaml, write_stage
+from scaffoldlab.scan.scene_files import BACKGROUND, scene_spec, write_background, write_stage
 from scaffoldlab.scan.scene_objects import ObjectFile, refuse_unknown
 from scaffoldlab.scan.support import Solids, Table, find_solids, find_table
+from scaffoldlab.scan.yaml_text import scene_text
 from scaffoldlab.specs.models import SceneSpec
 
 if TYPE_CHECKING:
@@ -172,9 +173,7 @@ def scan_scene(
     return replace(scene, findings=scene_findings(capture, scene, fused=fused, kept=kept))
 
 
-def write_scene(
-    scene: ScannedScene, out: Path, *, name: str, usd_folder: str, overwrite: bool = False
-) -> SceneSpec:
+def write_scene(scene: ScannedScene, out: Path, *, name: str, usd_folder: str, overwrite: bool = False) -> SceneSpec:
     """Writes everything of a scanned scene: USD files, scene.yaml, and the report; all of it or nothing.
 
     Args:
@@ -207,7 +206,7 @@ def write_scene(
         write_background(folder / f"{BACKGROUND}.usda", scene.background, scene.table, scene.solids)
         write_stage(folder / "scene.usda", scene.placements, scene.files, out.resolve())
         write_scene_report(folder / "report", scene, spec, name=name, background=folder / f"{BACKGROUND}.usda")
-        write_scene_yaml(folder / "scene.yaml", spec)  # last: from now on the folder looks like a scene
+        write_atomic(folder / "scene.yaml", scene_text(spec))  # last: from now on the folder looks like a scene
     return spec
 
 
@@ -225,12 +224,8 @@ def _named(frame: "Frame", names: Sequence[str]) -> "Frame":
     """The frame with masks and poses of an object without a name under the only name there is."""
     if len(names) != 1 or {*frame.masks, *frame.object_poses} != {UNNAMED}:
         return frame
-    masks, poses = frame.masks, frame.object_poses
-    return replace(
-        frame,
-        masks={names[0]: mask for mask in masks.values()},
-        object_poses={names[0]: pose for pose in poses.values()},
-    )
+    parts = {"masks": frame.masks, "object_poses": frame.object_poses}
+    return replace(frame, **{part: dict.fromkeys(names, *held.values()) for part, held in parts.items() if held})
 
 
 def _background(

@@ -1,4 +1,4 @@
-"""Writes the files of a scanned scene: background.usda, scene.usda and scene.yaml."""
+"""The files of a scanned scene: background.usda, scene.usda, and what scene.yaml says."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import trimesh
-import yaml
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
@@ -176,29 +175,9 @@ def scene_spec(
             intrinsics=(float(k[0, 0]), float(k[1, 1]), float(k[0, 2]), float(k[1, 2])),
         ),
         table_height=round(table.height, 4),
-        workspace=(_rounded(corners.min(0) - (0.10, 0.10, 0.05)), _rounded(corners.max(0) + (0.10, 0.10, 0.70))),
+        workspace=(_rounded(corners.min(0) - (0.10, 0.10, 0.05)), _rounded(np.add(corners.max(0), (0.10, 0.10, 0.70)))),
         keypoints=list(keypoints),
     )
-
-
-def write_scene_yaml(path: Path, spec: SceneSpec) -> None:
-    """Writes a scene file: one line for each asset and keypoint."""
-    data = spec.model_dump(mode="json", exclude_defaults=True)
-    lines = [
-        "# Made by `scaffoldlab scan scene`. Env frame: the middle of the table is above the origin, x away from the",
-        "# camera, y left, z up [m]. Its report is report/index.html.",
-    ]
-    for key, value in data.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            lines += [f"{key}:", *(f"  - {_flow(item)}" for item in value)]
-        else:
-            lines.append(f"{key}: {_flow(value)}")
-    write_atomic(path, "\n".join(lines) + "\n")
-
-
-def _flow(value: object) -> str:
-    """A value on one line of YAML."""
-    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000).removesuffix("...\n").strip()
 
 
 def _distance(camera: Camera, table: Table) -> float:

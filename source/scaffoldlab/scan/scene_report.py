@@ -32,9 +32,7 @@ TURN_FOV_DEG, TURN_SLOPE = 40.0, np.radians(38)
 """Field of view of its camera [deg], and how steeply it looks down [rad]."""
 
 
-def write_scene_report(
-    folder: Path, scene: "ScannedScene", spec: SceneSpec, *, name: str, background: Path
-) -> None:
+def write_scene_report(folder: Path, scene: "ScannedScene", spec: SceneSpec, *, name: str, background: Path) -> None:
     """Writes ``index.html``, which loads nothing, and ``report.json``.
 
     Args:
@@ -99,7 +97,7 @@ def report_values(scene: "ScannedScene", spec: SceneSpec, name: str) -> dict[str
 def _around(scene: "ScannedScene") -> Camera:
     """A camera that has the whole table in view from wherever it stands around it."""
     table = scene.table
-    away = 1.25 * float(np.linalg.norm(table.size)) / 2 / np.tan(np.radians(TURN_FOV_DEG) / 2)
+    away = 1.1 * float(np.linalg.norm(table.size)) / 2 / np.tan(np.radians(TURN_FOV_DEG) / 2)
     eye = table.center_e + table.rotation_eb @ np.array((-np.cos(TURN_SLOPE), 0, np.sin(TURN_SLOPE))) * away
     size = TURN_WIDTH, 3 * TURN_WIDTH // 4
     return Camera.look_at(eye, table.center_e, width=size[0], height=size[1], fov_deg=TURN_FOV_DEG)
@@ -112,9 +110,7 @@ def _comparison(scene: "ScannedScene", renderer: Renderer, frame: "Frame") -> di
     return {"name": frame.name, "real": _webp(rgb), "simulated": _webp(render.rgb), "overlay": _webp(overlay)}
 
 
-def _page(
-    scene: "ScannedScene", spec: SceneSpec, name: str, pictures: Sequence[dict[str, str]], turning: str
-) -> str:
+def _page(scene: "ScannedScene", spec: SceneSpec, name: str, pictures: Sequence[dict[str, str]], turning: str) -> str:
     """The page, filled into scene_report.html.j2."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -136,9 +132,7 @@ def _page(
         warnings=sum(f.severity != "ok" for f in scene.findings),
         pictures=pictures,
         turning=turning,
-        angles={
-            p.name: Rotation.from_matrix(p.pose[:3, :3]).as_euler("xyz", degrees=True) for p in scene.placements
-        },
+        angles={p.name: Rotation.from_matrix(p.pose[:3, :3]).as_euler("xyz", degrees=True) for p in scene.placements},
     )
 
 
