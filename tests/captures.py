@@ -87,12 +87,15 @@ class SceneTruth:
             self._caster = o3d.t.geometry.RaycastingScene()
             for _, mesh in meshes:
                 self._caster.add_triangles(mesh.vertices.astype(np.float32), mesh.faces.astype(np.uint32))
-        row, column = np.mgrid[: camera.height, : camera.width] + 0.5
-        rays_c = np.stack((column, row, np.ones_like(row)), -1) @ np.linalg.inv(camera.intrinsics).T
-        rays = np.concatenate(
-            (np.broadcast_to(camera.pose_ec[:3, 3], rays_c.shape), rays_c @ camera.pose_ec[:3, :3].T), -1
+        rotation_pixels = camera.pose_ec[:3, :3] @ np.linalg.inv(camera.intrinsics)
+        rays = np.empty((camera.height, camera.width, 6), np.float32)
+        rays[..., :3] = camera.pose_ec[:3, 3]
+        rays[..., 3:] = (
+            (np.arange(camera.width) + 0.5)[None, :, None] * rotation_pixels[:, 0]
+            + (np.arange(camera.height) + 0.5)[:, None, None] * rotation_pixels[:, 1]
+            + rotation_pixels[:, 2]
         )
-        hits = {k: v.numpy() for k, v in self._caster.cast_rays(o3d.core.Tensor(rays.astype(np.float32))).items()}
+        hits = {k: v.numpy() for k, v in self._caster.cast_rays(o3d.core.Tensor(rays)).items()}
         depth = np.where(np.isfinite(hits["t_hit"]), hits["t_hit"], 0).astype(float)  # the rays have z = 1
         rgb = np.full((*depth.shape, 3), 200, np.uint8)
         masks = {}
@@ -199,6 +202,7 @@ def write_capture(
         The names that the frames should have, in the order of ``truth.cameras``.
     """
     names = []
+    assert layout != "cameras" or len(set(truth.camera_names)) == len(truth.cameras), "tabletop(cameras='fixed')"
     for index, (camera, device) in enumerate(zip(truth.cameras, truth.camera_names, strict=True)):
         picture, stem = truth.picture(index, faults, seed), f"{index:06d}"
         if layout == "polycam":
@@ -371,11 +375,11 @@ def _table(size: tuple[float, float], seed: int) -> trimesh.Trimesh:
 def _colours(mesh: trimesh.Trimesh, triangles: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
     """Colours of points on a textured mesh, shape (N, 3), uint8."""
     texture = np.asarray(mesh.visual.material.image.convert("RGB"))
-    corners = mesh.visual.uv[mesh.faces[triangles]]
-    weights = np.column_stack((1 - barycentric.sum(-1), barycentric))
-    uv = np.einsum("nk,nkc->nc", weights, corners)
     size = np.array(texture.shape[1::-1])
-    column, row = np.clip((uv * (1, -1) + (0, 1)) * size, 0, size - 1).astype(int).T
+    corners = ((mesh.visual.uv * (1, -1) + (0, 1)) * size).astype(np.float32)[mesh.faces]
+    a, b, c = corners[triangles].swapaxes(0, 1)
+    uv = a + barycentric[:, :1] * (b - a) + barycentric[:, 1:] * (c - a)
+    column, row = np.clip(uv.astype(int), 0, size - 1).T
     return texture[row, column]
 
 
