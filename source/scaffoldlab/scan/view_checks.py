@@ -71,7 +71,7 @@ def examine_views(capture: Capture, pictures: Sequence[tuple[np.ndarray, Camera]
     best = int(np.argmax(shares))
     if shares[best] >= max(0.5, 1.5 * share):
         reading, fix, _ = readings[best]
-        seen += f"; {100 * shares[best]:.0f} % of it would be with {reading}"
+        seen += f"; with {reading}, {100 * shares[best]:.0f} % would be"
         return [Finding(check="views", severity="error", seen=seen, fix=fix)]
     if not share:
         return []
