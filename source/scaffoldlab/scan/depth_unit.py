@@ -87,14 +87,16 @@ def find_depth_unit(frames: Sequence[Frame], kind: str, *, posed: bool) -> tuple
 
 def _by_motion(frames: list[Frame], depths: list[np.ndarray], units: list[DepthUnit]) -> tuple[DepthUnit, str] | None:
     cameras = [f.camera for f in frames]
-    shares = [overlap_agreement([(d * unit.metres, c) for d, c in zip(depths, cameras, strict=True)]) for unit in units]
-    # Where two pictures do not even overlap in some unit, that unit puts the surfaces beside each other.
-    second, best = np.argsort(np.nan_to_num(shares))[-2:]
-    if not shares[best] >= max(0.4, 1.5 * np.nan_to_num(shares[second])):
+    confirmed = [
+        overlap_agreement([(depth * unit.metres, camera) for depth, camera in zip(depths, cameras, strict=True)])[1]
+        for unit in units
+    ]
+    second, best = np.argsort(confirmed)[-2:]
+    if confirmed[best] < max(0.1, 1.5 * confirmed[second]):
         return None
     return units[best], (
-        f"{100 * shares[best]:.0f} % of it is seen alike from different places, in {units[second].name} only "
-        f"{100 * np.nan_to_num(shares[second]):.0f} %"
+        f"{100 * confirmed[best]:.0f} % of the points are confirmed by another picture, in {units[second].name} only "
+        f"{100 * confirmed[second]:.0f} %"
     )
 
 

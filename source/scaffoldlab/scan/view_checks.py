@@ -44,12 +44,7 @@ def examine_views(capture: Capture, pictures: Sequence[tuple[np.ndarray, Camera]
         capture: What the pictures are from.
         pictures: Depth [m], shape (height, width), and camera.
     """
-    share = overlap_agreement(pictures)
-    seen = f"{100 * share:.0f} % of what one picture shows is where others see it"
-    if share >= 0.5:
-        return [Finding(check="views", severity="ok", seen=seen)]
-    if np.isnan(share):
-        share, seen = 0.0, "no two pictures from different places look at one place"
+    share, confirmed = overlap_agreement(pictures)
     flip = np.diag((1.0, -1, -1, 1))
     readings = [
         (
@@ -67,14 +62,17 @@ def examine_views(capture: Capture, pictures: Sequence[tuple[np.ndarray, Camera]
         unit = f"{factor * capture.depth_unit:g} m"
         scaled = [(factor * depth, camera) for depth, camera in pictures]
         readings.append((f"a depth unit of {unit}", f"Give {unit} as the depth unit", scaled))
-    shares = [np.nan_to_num(overlap_agreement(changed)) for _, _, changed in readings]
-    best = int(np.argmax(shares))
-    if shares[best] >= max(0.5, 1.5 * share):
+    others = [overlap_agreement(changed)[1] for _, _, changed in readings]
+    best = int(np.argmax(others))
+    if others[best] >= max(0.1, 1.5 * confirmed):
         reading, fix, _ = readings[best]
-        seen += f"; with {reading}, {100 * shares[best]:.0f} % would be"
-        return [Finding(check="views", severity="error", seen=seen, fix=fix)]
-    if not share:
+        seen = f"{100 * confirmed:.0f} % of the points are confirmed by another picture, but {100 * others[best]:.0f} %"
+        return [Finding(check="views", severity="error", seen=f"{seen} with {reading}", fix=fix)]
+    if np.isnan(share):
         return []
+    seen = f"{100 * share:.0f} % of what one picture shows is where others see it"
+    if share >= 0.5:
+        return [Finding(check="views", severity="ok", seen=seen)]
     fix = "Estimate the cameras' poses again, and align the depth to the colour image"
     return [Finding(check="views", severity="warning", seen=seen, fix=fix)]
 
