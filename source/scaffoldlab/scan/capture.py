@@ -76,7 +76,7 @@ def read_capture(folder: str | os.PathLike[str], *, depth_unit: float | None = N
     if depth_unit is not None:
         found = depth_unit, f"{depth_unit:g} m was given", True
     elif layout.depth_unit is not None:
-        found = layout.depth_unit, f"{layout.name} is always in {1000 * layout.depth_unit:g} mm", True
+        found = layout.depth_unit, f"{layout.name} always has a depth unit of {layout.depth_unit:g} m", True
     else:
         found = find_depth_unit(layout.frames, layout.depth_kind, posed=layout.posed)
     unit, evidence, sure = found

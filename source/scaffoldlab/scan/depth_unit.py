@@ -1,6 +1,7 @@
 """What a depth of 1 stands for, concluded from the images."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -8,14 +9,35 @@ from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.scan.frame import Frame
 from scaffoldlab.scan.overlap import overlap_agreement, spread
 
-PLAUSIBLE = (0.15, 6.0)
-"""Range of the median depth of a capture [m]: nearer no depth camera measures, farther nothing is scanned."""
 
+@dataclass(frozen=True)
+class DepthUnit:
+    """What a depth of 1 may stand for.
+
+    Attributes:
+        name: For messages.
+        metres: Its size [m].
+        nearest: Least median depth of a capture that was made with a camera of this unit [m].
+        farthest: Largest one [m].
+    """
+
+    name: str
+    metres: float
+    nearest: float = 0.15
+    farthest: float = 6.0
+
+    def fits(self, median: float) -> bool:
+        """Whether a median of the raw depth is plausible."""
+        return self.nearest <= median * self.metres <= self.farthest
+
+
+TUM = DepthUnit("1/5000 m (TUM)", 1 / 5000, nearest=0.4)  # a Kinect sees nothing nearer
+D405 = DepthUnit("0.1 mm (D405)", 1e-4, nearest=0.07, farthest=1.2)
 UNITS = {
-    "u": {"millimetres": 1e-3, "1/5000 m (TUM)": 1 / 5000, "0.1 mm (D405)": 1e-4},
-    "f": {"metres": 1.0, "millimetres": 1e-3},
+    "u": (DepthUnit("millimetres", 1e-3), TUM, D405),
+    "f": (DepthUnit("metres", 1.0), DepthUnit("millimetres", 1e-3)),
 }
-"""Metres per unit of whole numbers and of floats, by name; the earlier is preferred where nothing tells them apart."""
+"""Units of whole numbers and of floats; the earlier is preferred where nothing tells them apart."""
 
 
 def find_depth_unit(frames: Sequence[Frame], kind: str, *, posed: bool) -> tuple[float, str, bool]:
@@ -36,48 +58,51 @@ def find_depth_unit(frames: Sequence[Frame], kind: str, *, posed: bool) -> tuple
     looked_at = spread(frames, 6)
     depths = [f.raw_depth() for f in looked_at]
     raw = np.concatenate([d[d > 0] for d in depths])
-    names = list(UNITS[kind])
+    first = UNITS[kind][0]
     if not len(raw):
-        return UNITS[kind][names[0]], f"nothing was measured in {len(depths)} images; {names[0]} is assumed", False
+        return first.metres, f"nothing was measured in {len(depths)} images; {first.name} is assumed", False
     median = float(np.median(raw))
-    plausible = {n: u for n, u in UNITS[kind].items() if PLAUSIBLE[0] <= median * u <= PLAUSIBLE[1]}
+    plausible = [unit for unit in UNITS[kind] if unit.fits(median)]
     seen = f"the median of {len(depths)} depth images is {median:.4g}"
     if not plausible:
-        read = ", ".join(f"{median * u:.3g} m in {n}" for n, u in UNITS[kind].items())
+        read = ", ".join(f"{median * u.metres:.3g} m in {u.name}" for u in UNITS[kind])
         raise ScaffoldError(
-            f"{frames[0].depth.parent}: {seen}, that is {read}; allowed: {PLAUSIBLE[0]} to {PLAUSIBLE[1]} m. "
+            f"{frames[0].depth.parent}: {seen}, that is {read}; allowed: {first.nearest} to {first.farthest} m. "
             "Give the unit in metres, e.g. --depth-unit 0.001 for millimetres."
         )
-    if len(plausible) == 1:
-        (name, unit), *_ = plausible.items()
-        return unit, f"{seen}: {median * unit:.2f} m in {name}, not plausible in another unit", True
+    unit, *others = plausible
+    if not others:
+        return unit.metres, f"{seen}: {median * unit.metres:.2f} m in {unit.name}, implausible in other units", True
     chosen = (
         (_by_motion(looked_at, depths, plausible) if posed else None)
         or _by_object_poses(looked_at, depths, plausible)
         or _by_multiples(raw, plausible)
     )
     if chosen:
-        name, why = chosen
-        return plausible[name], f"{seen}: {median * plausible[name]:.2f} m in {name}, because {why}", True
-    name, *others = plausible
-    read = " or ".join(f"{median * plausible[n]:.2f} m in {n}" for n in others)
-    return plausible[name], f"{seen}: {median * plausible[name]:.2f} m in {name}; it could also be {read}", False
+        unit, why = chosen
+        return unit.metres, f"{seen}: {median * unit.metres:.2f} m in {unit.name}, because {why}", True
+    read = " or ".join(f"{median * u.metres:.2f} m in {u.name}" for u in others)
+    return unit.metres, f"{seen}: {median * unit.metres:.2f} m in {unit.name}; it could also be {read}", False
 
 
-def _by_motion(frames: list[Frame], depths: list[np.ndarray], units: dict[str, float]) -> tuple[str, str] | None:
+def _by_motion(frames: list[Frame], depths: list[np.ndarray], units: list[DepthUnit]) -> tuple[DepthUnit, str] | None:
     cameras = [f.camera for f in frames]
-    shares = {
-        name: overlap_agreement([(d * unit, c) for d, c in zip(depths, cameras, strict=True)])
-        for name, unit in units.items()
-    }
-    ranked = sorted(((s, n) for n, s in shares.items() if np.isfinite(s)), reverse=True)
-    if len(ranked) < len(units) or ranked[0][0] < 0.4 or ranked[0][0] < 1.5 * ranked[1][0]:
+    confirmed = [
+        overlap_agreement([(depth * unit.metres, camera) for depth, camera in zip(depths, cameras, strict=True)])[1]
+        for unit in units
+    ]
+    second, best = np.argsort(confirmed)[-2:]
+    if confirmed[best] < max(0.1, 1.5 * confirmed[second]):
         return None
-    (best, name), (second, other), *_ = ranked
-    return name, f"{100 * best:.0f} % of it is seen alike from different places, {100 * second:.0f} % in {other}"
+    return units[best], (
+        f"{100 * confirmed[best]:.0f} % of the points are confirmed by another picture, in {units[second].name} only "
+        f"{100 * confirmed[second]:.0f} %"
+    )
 
 
-def _by_object_poses(frames: list[Frame], depths: list[np.ndarray], units: dict[str, float]) -> tuple[str, str] | None:
+def _by_object_poses(
+    frames: list[Frame], depths: list[np.ndarray], units: list[DepthUnit]
+) -> tuple[DepthUnit, str] | None:
     ratios = []
     for frame, depth in zip(frames, depths, strict=True):
         for name in frame.object_poses.keys() & frame.masks.keys():
@@ -88,20 +113,18 @@ def _by_object_poses(frames: list[Frame], depths: list[np.ndarray], units: dict[
     if not ratios:
         return None
     ratio = float(np.median(ratios))
-    name = min(units, key=lambda n: abs(np.log(units[n] / ratio)))
-    if abs(np.log(units[name] / ratio)) > np.log(1.3):  # the origin of an object may lie beside its surface
+    unit = min(units, key=lambda u: abs(np.log(u.metres / ratio)))
+    if abs(np.log(unit.metres / ratio)) > np.log(1.3):  # the origin of an object lies near its surface
         return None
-    return name, f"tracked objects are {ratio:.3g} m away for each unit of depth in their masks"
+    return unit, f"tracked objects are {ratio:.3g} m away for each 1 of depth in their masks"
 
 
-def _by_multiples(raw: np.ndarray, units: dict[str, float]) -> tuple[str, str] | None:
+def _by_multiples(raw: np.ndarray, units: list[DepthUnit]) -> tuple[DepthUnit, str] | None:
     values = np.unique(raw)
     if len(values) < 20 or (values % 1).any():
         return None
     step = int(np.gcd.reduce(values.astype(int)))
-    name = {5: "1/5000 m (TUM)", 10: "0.1 mm (D405)"}.get(step, "")
-    return (
-        (name, f"every value is a multiple of {step}, as when it was measured in millimetres")
-        if name in units
-        else None
-    )
+    unit = {5: TUM, 10: D405}.get(step)
+    if unit is None or unit not in units:
+        return None
+    return unit, f"every value is a multiple of {step}, as when it was measured in millimetres"

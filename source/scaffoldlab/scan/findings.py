@@ -35,3 +35,8 @@ def refuse_errors(what: str, findings: Sequence[Finding]) -> None:
     wrong = [f for f in findings if f.severity == "error" and not f.fixed_by]
     if wrong:
         raise ScaffoldError(f"{what}: " + " ".join(f"{f.check}: {f.seen}. {f.fix}." for f in wrong))
+
+
+def some_of(names: Sequence[str]) -> str:
+    """At most three names of a list, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -90,7 +90,7 @@ def static_keypoints(
     return [
         _keypoint(f"{surface} {number}", body, point)
         for surface, points in tops.items()
-        for number, point in enumerate((p for p in points if not any(_covers(body, p) for body in taken)), 1)
+        for number, point in enumerate((p for p in points if not any(_covers(corners, p) for corners in taken)), 1)
     ]
 
 

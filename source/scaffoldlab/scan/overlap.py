@@ -10,6 +10,9 @@ from scaffoldlab.camera import Camera
 MIN_BASELINE = 0.03
 """Cameras closer than this say nothing about the scale of the depth [m]."""
 
+MIN_OVERLAP = 0.03
+"""Share of the points that other pictures have to look at before their agreement means anything."""
+
 
 def spread[T](items: Sequence[T], count: int) -> list[T]:
     """At most ``count`` items, evenly spaced, the first and the last among them."""
@@ -17,23 +20,24 @@ def spread[T](items: Sequence[T], count: int) -> list[T]:
     return [items[i] for i in picked]
 
 
-def overlap_agreement(pictures: Sequence[tuple[np.ndarray, Camera]], *, tolerance: float = 0.02) -> float:
-    """Share of the points of one picture that another one, which looks there too, sees at the same depth, 0..1.
-
-    Hidden surfaces keep it below 1 also where everything is right.
+def overlap_agreement(pictures: Sequence[tuple[np.ndarray, Camera]], *, tolerance: float = 0.02) -> tuple[float, float]:
+    """How well pictures from different places agree about where the surfaces are.
 
     Args:
         pictures: Depth [m], shape (height, width), 0 where nothing was measured, and camera.
         tolerance: Difference that still agrees, as a share of the depth.
 
     Returns:
-        The share, NaN if no two pictures from different places look at one place.
+        Share of points that another picture sees at the same depth, among those where another one looks; below 1 where
+        surfaces hide each other, NaN where hardly any picture looks at what another one shows. And the share among all
+        points: a wrong scale or pose may agree well, but in few places.
     """
-    agreeing = seen = 0
+    agreeing = seen = total = 0
     for (depth, camera), (other_depth, other) in itertools.permutations(pictures, 2):
         if np.linalg.norm(camera.pose_ec[:3, 3] - other.pose_ec[:3, 3]) < MIN_BASELINE:
             continue
         points_e = lift_grid(depth, camera, 1000)
+        total += len(points_e)
         points_c = (points_e - other.pose_ec[:3, 3]) @ other.pose_ec[:3, :3]
         points_c = points_c[points_c[:, 2] > 1e-6]
         pixels = (points_c / points_c[:, 2:]) @ other.intrinsics[:2].T
@@ -43,7 +47,8 @@ def overlap_agreement(pictures: Sequence[tuple[np.ndarray, Camera]], *, toleranc
         valid = there > 0
         seen += int(valid.sum())
         agreeing += int((np.abs(there - expected) < tolerance * expected)[valid].sum())
-    return agreeing / seen if seen >= 100 else float("nan")
+    enough = seen > max(50, MIN_OVERLAP * total)
+    return agreeing / seen if enough else float("nan"), agreeing / total if enough else 0.0
 
 
 def lift_grid(depth: np.ndarray, camera: Camera, count: int) -> np.ndarray:

@@ -68,14 +68,13 @@ class Renderer:
         part = np.where(hit, hits["geometry_ids"].numpy().astype(np.int64), -1)
         normals = hits["primitive_normals"].numpy()
         facing = np.abs((normals * directions).sum(-1)) / np.linalg.norm(directions, axis=-1)
+        triangles, barycentric = hits["primitive_ids"].numpy(), hits["primitive_uvs"].numpy()
         color = np.empty((*hit.shape, 3))
         color[:] = PAPER
         for index in np.unique(part[hit]):
             seen = part == index
-            albedo = _albedo(
-                self._parts[index], hits["primitive_ids"].numpy()[seen], hits["primitive_uvs"].numpy()[seen]
-            )
-            color[seen] = albedo * (0.35 + 0.65 * facing[seen])[:, None]
+            albedo = _albedo(self._parts[index], triangles[seen], barycentric[seen])
+            color[seen] = albedo * (0.5 + 0.5 * facing[seen])[:, None]
         bodies = np.array([*self._body, -1])[part]
         depth = np.where(hit, distance, 0.0) * directions_c[..., 2]
         return Render(color.clip(0, 255).round().astype(np.uint8), depth, bodies)
@@ -89,6 +88,10 @@ class Renderer:
         seen = np.zeros(camera.height * camera.width, bool)
         seen[hits["ray_ids"].numpy()[body == self.names.index(name)]] = True
         return seen.reshape(camera.height, camera.width)
+
+    def distance(self, points: np.ndarray) -> np.ndarray:
+        """Distance of points from the nearest surface [m], shape (P, 3) -> (P,)."""
+        return self._scene.compute_distance(points.astype(np.float32)).numpy()
 
 
 def renderer_of(paths: Mapping[str, Path], poses: Mapping[str, np.ndarray]) -> Renderer:

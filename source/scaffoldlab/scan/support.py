@@ -282,7 +282,7 @@ def _pieces(points: np.ndarray, normals: np.ndarray, depth: int = 0) -> Sequence
     inside = -trimesh.proximity.signed_distance(hull, points[:: max(1, len(points) // 400)])
     if depth == 6 or np.mean(np.abs(inside) < 0.015) > 0.9:
         return [Solid("block", np.asarray(hull.vertices))]
-    normal, offset, flat = max(_flat_parts(points, normals), key=lambda part: part[2].sum(), default=(None, 0.0, None))
+    normal, flat = max(_flat_parts(points, normals), key=lambda part: part[1].sum(), default=(None, None))
     if flat is None or flat.sum() < max(30, 0.1 * len(points)):
         return [Solid("block", np.asarray(hull.vertices))]
     patch = _largest_patch((points[flat] @ _rotation_with_up(normal).T)[:, :2])
@@ -296,7 +296,7 @@ def _pieces(points: np.ndarray, normals: np.ndarray, depth: int = 0) -> Sequence
 
 
 def _flat_parts(points: np.ndarray, normals: np.ndarray):
-    """Level or upright planes of a cluster: normal, offset, and which points are on them and face along them."""
+    """Level or upright planes of a cluster: normal, and which points are on them and face along them."""
     o3d = open3d()
     o3d.utility.random.seed(0)
     left = np.arange(len(points))
@@ -309,7 +309,7 @@ def _flat_parts(points: np.ndarray, normals: np.ndarray):
         if abs(normal[2]) > 0.94 or abs(normal[2]) < 0.34:  # within 20 deg of level or upright
             # Both faces of a thin board count, and those of one that stands across it do not.
             flat = (np.abs(points @ normal + offset) < 0.03) & (np.abs(normals @ normal) > 0.8)
-            yield normal, offset, flat
+            yield normal, flat
         left = np.delete(left, inliers)
 
 

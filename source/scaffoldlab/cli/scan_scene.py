@@ -1,0 +1,158 @@
+"""``scaffoldlab scan scene`` and ``scaffoldlab scan new-task``: from a capture to a scene, and on to a task."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scaffoldlab.cli.common import progress_bar, quiet
+from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.files import refuse_existing
+from scaffoldlab.specs.paths import ROOT, roots
+
+if TYPE_CHECKING:
+    from scaffoldlab.scan.scene import SceneSettings
+
+
+def add_scene_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``scan scene``."""
+    parser.add_argument("capture", type=Path, help="folder of the capture")
+    parser.add_argument(
+        "--objects", type=Path, nargs="+", required=True, help="objects: folders NAME with NAME.usda, or USD files"
+    )
+    parser.add_argument("--name", default=None, help="name of the scene; by default that of --out")
+    parser.add_argument("--out", type=Path, default=None, help="folder to write; by default assets/scenes/NAME")
+    parser.add_argument("--overwrite", action="store_true", help="replace --out if it is there")
+    parser.add_argument("--without", nargs="+", default=[], metavar="OBJECT", help="objects to leave out")
+    parser.add_argument("--cloud", type=Path, default=None, help="point cloud of what does not move, ply or pcd [m]")
+    parser.add_argument("--up", default=None, metavar="X,Y,Z", help="up in the capture; by default the table's normal")
+    parser.add_argument("--table-height", type=float, default=0.75, help="height of the table above the floor [m]")
+    parser.add_argument("--depth-unit", type=float, default=None, help="metres of a depth of 1; by default found out")
+    parser.add_argument("--depth-max", type=float, default=2.5, help="depth beyond which nothing is believed [m]")
+    parser.add_argument("--voxel", type=float, default=0.005, help="side of a voxel of the background [m]")
+    parser.add_argument("--frames", type=int, default=100, help="frames that the background is fused from, at most")
+    parser.add_argument("--no-settle", action="store_true", help="do not let the objects fall in simulation")
+
+
+def run_scene(args: argparse.Namespace) -> None:
+    """Scans the scene and says what was found."""
+    name, out = _name_and_out(args.name, args.out)
+    refuse_existing(out, overwrite=args.overwrite)
+    from scaffoldlab.scan.capture import read_capture
+    from scaffoldlab.scan.scene import scan_scene, write_scene
+    from scaffoldlab.scan.scene_objects import find_objects
+
+    settings, objects = _settings(args), find_objects(args.objects)
+    capture = read_capture(args.capture, depth_unit=args.depth_unit)
+    with quiet(_log()) as console:
+        with progress_bar(console) as bar:
+            jobs: dict[str, int] = {}
+
+            def on_step(step: str, done: int, total: int) -> None:
+                if step not in jobs:
+                    jobs[step] = bar.add_task(step, total=total)
+                bar.update(jobs[step], completed=done)
+
+            scene = scan_scene(
+                capture, objects, settings, settle=None if args.no_settle else _settle(), on_step=on_step
+            )
+            on_step("report", 0, 1)
+            spec = write_scene(scene, out, name=name, usd_folder=f"scenes/{name}", overwrite=args.overwrite)
+            for job in jobs.values():
+                bar.update(job, completed=bar.tasks[job].total)
+        for finding in scene.findings:
+            color = "green" if finding.severity == "ok" else "yellow"
+            fix = f" {finding.fix}." if finding.fix else ""
+            console.print(f"[{color}]{finding.severity:<8}[/]{finding.check}: {finding.seen}.{fix}", highlight=False)
+        console.print(f"{len(spec.keypoints)} keypoints to choose from: {out / 'scene.yaml'}", highlight=False)
+        console.print(f"report: {out / 'report' / 'index.html'}", highlight=False)
+        root = out.resolve().parents[2]
+        if root not in [r.resolve() for r in roots()]:
+            console.print(f"tasks find the scene with SCAFFOLDLAB_PATH={root}", highlight=False)
+
+
+def add_new_task_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``scan new-task``."""
+    parser.add_argument("scene", help="name of a scene, or its folder")
+    parser.add_argument("--instruction", required=True, help='the sentence, e.g. "Move the apple to the plate."')
+    parser.add_argument("--object", default=None, help="what is moved; by default what the instruction names first")
+    parser.add_argument("--goal", default=None, help="asset or keypoint that it is moved to")
+    parser.add_argument("--name", default=None, help="name of the task; by default from the object and the scene")
+    parser.add_argument("--overwrite", action="store_true", help="replace the task if it is there")
+
+
+def run_new_task(args: argparse.Namespace) -> None:
+    """Writes the task and says what can be done with it."""
+    from scaffoldlab.scan.new_task import write_task
+
+    path = write_task(
+        args.scene,
+        instruction=args.instruction,
+        moved=args.object,
+        goal=args.goal,
+        name=args.name,
+        overwrite=args.overwrite,
+    )
+    print(f"{path}")
+    print(f"next: scaffoldlab plan --task {path.parent.name} --num-plans 4, then scaffoldlab train")
+
+
+def _name_and_out(name: str | None, out: Path | None) -> tuple[str, Path]:
+    """Name and folder of the scene; one of them follows from the other."""
+    if name is None and out is None:
+        raise ScaffoldError("scan scene: give --name, or the folder as --out assets/scenes/NAME.")
+    if out is None:
+        out = ROOT / "assets" / "scenes" / str(name)
+    where = out.resolve()
+    if name not in (None, where.name) or (where.parent.name, where.parent.parent.name) != ("scenes", "assets"):
+        raise ScaffoldError(
+            f"scan scene: --out is {out}{f' and --name {name}' if name else ''}; allowed: a folder assets/scenes/NAME, "
+            "so that tasks find the scene by its name. Its assets/ may be in any folder of SCAFFOLDLAB_PATH."
+        )
+    if not where.name.isidentifier():
+        raise ScaffoldError(f"scan scene: the name is {where.name!r}; allowed: letters, digits and underscores.")
+    return where.name, out
+
+
+def _settings(args: argparse.Namespace) -> "SceneSettings":
+    from scaffoldlab.scan.scene import SceneSettings
+
+    for option in ("depth_max", "voxel", "frames"):
+        if not getattr(args, option) > 0:
+            raise ScaffoldError(
+                f"scan scene: --{option.replace('_', '-')} is {getattr(args, option)}; allowed: above 0."
+            )
+    return SceneSettings(
+        up=_vector(args.up),
+        cloud=args.cloud,
+        table_height=args.table_height,
+        voxel=args.voxel,
+        depth_max=args.depth_max,
+        frames_max=args.frames,
+        without=tuple(args.without),
+    )
+
+
+def _vector(text: str | None) -> np.ndarray | None:
+    """The direction of ``--up``."""
+    if text is None:
+        return None
+    try:
+        vector = np.array([float(part) for part in text.split(",")])
+    except ValueError:
+        vector = np.zeros(0)
+    if vector.shape != (3,) or not np.isfinite(vector).all() or not np.linalg.norm(vector) > 0:
+        raise ScaffoldError(f"scan scene: --up is {text!r}; allowed: three numbers such as 0,-1,0, not all 0.")
+    return vector
+
+
+def _log() -> Path:
+    from scaffoldlab.scan.background_cache import cache_folder
+
+    return cache_folder() / "scan.log"
+
+
+def _settle():
+    """How the objects are let fall; None where it is not built in."""
+    return
