@@ -54,9 +54,7 @@ def run_scene(args: argparse.Namespace) -> None:
                     jobs[step] = bar.add_task(step, total=total)
                 bar.update(jobs[step], completed=done)
 
-            scene = scan_scene(
-                capture, objects, settings, settle=None if args.no_settle else _settle(), on_step=on_step
-            )
+            scene = scan_scene(capture, objects, settings, on_step=on_step)
             on_step("report", 0, 1)
             spec = write_scene(scene, out, name=name, usd_folder=f"scenes/{name}", overwrite=args.overwrite)
             for job in jobs.values():
@@ -151,8 +149,3 @@ def _log() -> Path:
     from scaffoldlab.scan.background_cache import cache_folder
 
     return cache_folder() / "scan.log"
-
-
-def _settle():
-    """How the objects are let fall; None where it is not built in."""
-    return

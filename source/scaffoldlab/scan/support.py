@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import trimesh
@@ -193,11 +194,11 @@ class Solid:
     """A convex piece of the background.
 
     Attributes:
-        kind: A board (level), a wall (upright), or a block of any convex shape.
+        kind: A board (flat and level), a wall (flat and upright), or a block of any convex shape.
         corners_e: Its corners in the env frame [m], shape (V, 3).
     """
 
-    kind: str
+    kind: Literal["board", "wall", "block"]
     corners_e: np.ndarray
 
     @property
@@ -281,10 +282,10 @@ def _pieces(points: np.ndarray, normals: np.ndarray, depth: int = 0) -> Sequence
     hull = trimesh.convex.convex_hull(points)
     inside = -trimesh.proximity.signed_distance(hull, points[:: max(1, len(points) // 400)])
     if depth == 6 or np.mean(np.abs(inside) < 0.015) > 0.9:
-        return [Solid("block", np.asarray(hull.vertices))]
+        return [_block(hull)]
     normal, flat = max(_flat_parts(points, normals), key=lambda part: part[1].sum(), default=(None, None))
     if flat is None or flat.sum() < max(30, 0.1 * len(points)):
-        return [Solid("block", np.asarray(hull.vertices))]
+        return [_block(hull)]
     patch = _largest_patch((points[flat] @ _rotation_with_up(normal).T)[:, :2])
     taken = np.flatnonzero(flat)[patch]
     rest = np.setdiff1d(np.arange(len(points)), taken)
@@ -293,6 +294,12 @@ def _pieces(points: np.ndarray, normals: np.ndarray, depth: int = 0) -> Sequence
         if len(cluster) >= 15:
             pieces += _pieces(points[rest][cluster], normals[rest][cluster], depth + 1)
     return pieces
+
+
+def _block(hull: trimesh.Trimesh) -> Solid:
+    """A convex cluster: a board if it is flat and level, else a block."""
+    length, width, height = hull.extents
+    return Solid("board" if height < 0.3 * min(length, width) else "block", np.asarray(hull.vertices))
 
 
 def _flat_parts(points: np.ndarray, normals: np.ndarray):
