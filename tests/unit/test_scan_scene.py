@@ -322,7 +322,7 @@ def test_report_says_the_same_and_loads_nothing(written, scene):
     page = (written / "report/index.html").read_text()
     assert "http:" not in page and "https:" not in page
     assert page.count("data:image/webp") == 13 and page.count("data:image/gif") == 1
-    for text in ("apple: overlay", "121 × 81 cm", "objects/box/box.usda", "all fine"):
+    for text in ("apple: overlay", f"{100 * scene.table.size[0]:.0f} × ", "objects/box/box.usda", "all fine"):
         assert text in page
 
 
