@@ -2,13 +2,14 @@
 
 import contextlib
 import errno
+import json
 import os
 import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -27,6 +28,26 @@ DISK_ERRORS = {
 def what_next(error: OSError) -> str:
     """What to do about an error of the file system."""
     return DISK_ERRORS.get(error.errno or 0, "Check the path")
+
+
+def keep_settings(path: Path, settings: dict[str, Any]) -> None:
+    """Writes down what a folder is made with; a run that goes on there must not change it.
+
+    Args:
+        path: JSON file of the settings.
+        settings: JSON values by name.
+
+    Raises:
+        ScaffoldError: The file holds another value.
+    """
+    before = json.loads(path.read_text()) if path.is_file() else settings
+    for name, value in settings.items():
+        if before.get(name) != value:
+            raise ScaffoldError(
+                f"{path}: what is here was made with {name} = {before.get(name)}; got {value}. Go on with the same "
+                "settings, or give another folder (--out)."
+            )
+    write_atomic(path, json.dumps(settings, indent=1) + "\n")
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes | str | Callable[[BinaryIO], object]) -> None:

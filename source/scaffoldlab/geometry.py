@@ -65,19 +65,6 @@ def rpy_chain(rpy: np.ndarray, start: np.ndarray) -> np.ndarray:
     return np.array(chain).reshape(-1, 3)
 
 
-def quat_slerp(first: np.ndarray, second: np.ndarray, fraction: np.ndarray) -> np.ndarray:
-    """Spherical linear interpolation the shorter way, shapes (..., 4), (..., 4) and (...) -> (..., 4)."""
-    dot = (first * second).sum(-1)
-    second = np.where(dot[..., None] < 0, -second, second)
-    angle = np.arccos(np.clip(np.abs(dot), 0, 1))
-    small = angle < 1e-6
-    sine = np.where(small, 1.0, np.sin(angle))
-    before = np.where(small, 1 - fraction, np.sin((1 - fraction) * angle) / sine)
-    after = np.where(small, fraction, np.sin(fraction * angle) / sine)
-    mixed = before[..., None] * first + after[..., None] * second
-    return mixed / np.linalg.norm(mixed, axis=-1, keepdims=True)
-
-
 def quat_apply(quat_xyzw: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """Rotates vectors, shapes (..., 4) and (..., 3) -> (..., 3)."""
     imaginary, real = quat_xyzw[..., :3], quat_xyzw[..., 3:]

@@ -103,7 +103,9 @@ class Trainer:
         torch.manual_seed(seed)
         self.runner = make_runner(env, task, folder=folder, seed=seed, overrides=overrides)
         # rsl_rl would leave a checkpoint behind after every call of learn().
-        self._write_checkpoint, self.runner.save = self.runner.save, lambda *args, **kwargs: None
+        # Its type says path; torch.save, to which it goes, takes an open file as well.
+        self._write_checkpoint: Callable[..., None] = self.runner.save
+        self.runner.save = lambda *args, **kwargs: None
         self.state = TrainingState()
         if (folder / RESUME).is_file() and (folder / STATE).is_file():
             self._resume()
@@ -152,7 +154,7 @@ class Trainer:
 
     def _checkpoint(self, path: Path) -> None:
         content = io.BytesIO()
-        self._write_checkpoint(content, infos={"task": self.task, "iteration": self.state.iteration})  # type: ignore[arg-type]
+        self._write_checkpoint(content, infos={"task": self.task, "iteration": self.state.iteration})
         write_atomic(path, content.getvalue())
 
     def _save(self) -> None:

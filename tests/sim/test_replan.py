@@ -8,6 +8,7 @@ from episodes import run, start, to_numpy
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.evaluation.replan import Replanner, feedback
 from scaffoldlab.evaluation.rollout import run_episodes, zero_action
+from scaffoldlab.planners.base import Planner
 from scaffoldlab.planners.making import make_library, scripted_library
 from scaffoldlab.planners.perturbed import Perturbation, PerturbedPlanner
 from scaffoldlab.planners.scripted import ScriptedPlanner
@@ -93,7 +94,7 @@ def test_feedback_says_how_far_things_are_off(env):
 
 
 def test_planner_that_fails_leaves_the_old_plan(env):
-    class Silent:
+    class Silent(Planner):
         name, needs_image = "silent", False
 
         def plan(self, request):

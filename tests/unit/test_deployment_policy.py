@@ -2,11 +2,13 @@
 
 import json
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from rsl_rl.algorithms import PPO
 from rsl_rl.models import MLPModel
 from rsl_rl.runners import OnPolicyRunner
 from tensordict import TensorDict
@@ -22,12 +24,16 @@ def metadata():
     return metadata_of("move_apple")
 
 
-@pytest.fixture(scope="module")
-def actor(metadata):
+@pytest.fixture(
+    scope="module",
+    params=["rsl_rl.modules.distribution:GaussianDistribution", "scaffoldlab.tasks.ppo:ClippedGaussian"],
+    ids=["gaussian", "clipped"],
+)
+def actor(metadata, request):
     """An untrained policy whose observation normalisation is far from the identity."""
     torch.manual_seed(0)
     size = metadata.observation_size
-    distribution = {"class_name": "rsl_rl.modules.distribution:GaussianDistribution", "init_std": 1.0}
+    distribution = {"class_name": request.param, "init_std": 1.0}
     model = MLPModel(
         TensorDict({"policy": torch.zeros(1, size)}, [1]), {"actor": ["policy"]}, "actor", 7,
         hidden_dims=[128, 128], obs_normalization=True, distribution_cfg=distribution,
@@ -41,9 +47,9 @@ def actor(metadata):
 @pytest.fixture(scope="module")
 def path(actor, metadata, tmp_path_factory):
     path = tmp_path_factory.mktemp("policy") / "policy.onnx"
-    runner = SimpleNamespace(alg=SimpleNamespace(get_policy=lambda: actor))
-    runner.export_policy_to_onnx = lambda *args: OnPolicyRunner.export_policy_to_onnx(runner, *args)  # type: ignore[arg-type]
-    export_policy(runner, metadata, path)  # type: ignore[arg-type]
+    runner = OnPolicyRunner.__new__(OnPolicyRunner)  # without an env: exporting reads the actor only
+    runner.alg = cast("PPO", SimpleNamespace(get_policy=lambda: actor))
+    export_policy(runner, metadata, path)
     return path
 
 

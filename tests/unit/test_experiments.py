@@ -50,6 +50,7 @@ def metrics(artefact: Artefact) -> dict:
     return {
         "physics": "ovphysx", "device": "cpu", "success_rate": success / 10, "success_stderr": 0.1,
         "zero_action_success_rate": 0.2, "best_timed_close_success_rate": 0.5,
+        "training_wall_seconds": 90.0,
         "policies": {"deterministic": {"outcomes": {
             "success": success, "keypoint wrong": 1, "tracking lost": 9 - success, "tracked but failed": 0,
         }}},
@@ -103,9 +104,9 @@ def test_file_names_its_field_and_what_is_allowed(extra_root):
 def test_rows_that_share_a_training_train_once(tmp_path):
     maker = Maker()
     result = run_grid(cells(experiment(), SMALL), tmp_path, run=maker)
-    # Per task: plans to train on, plans of the test, recorded plans of the test, one policy, two evaluations.
+    # Per task: plans to train on, to validate, of the test, recorded ones of the test; one policy, two evaluations.
     kinds = [artefact.kind for artefact in maker.made]
-    assert {kind: kinds.count(kind) for kind in kinds} == {"plan": 6, "train": 2, "evaluate": 4}
+    assert {kind: kinds.count(kind) for kind in kinds} == {"plan": 8, "train": 2, "evaluate": 4}
     assert len(result.metrics) == 4 and not result.failures
 
 
@@ -141,7 +142,7 @@ def test_failure_costs_its_cells_and_no_other_and_is_tried_again(tmp_path):
 def test_jobs_run_side_by_side_and_an_artefact_never_twice(tmp_path):
     maker = Maker()
     run_grid(cells(experiment(), PROTOCOLS["paper"]), tmp_path, run=maker, jobs=8)
-    assert len({a.digest for a in maker.made}) == len(maker.made) == 6 + 2 * 3 + 4 * 3
+    assert len({a.digest for a in maker.made}) == len(maker.made) == 8 + 2 * 3 + 4 * 3
 
 
 def test_command_names_the_files_of_what_it_needs(tmp_path):
@@ -172,6 +173,21 @@ def test_table_shows_the_baselines_and_the_papers_numbers(result):
     assert "| ours | 70 ± 6 (20, 50); paper 90 | 70 ± 6 (20, 50) | 70 | 72 |" in text
     assert "100 unseen states x 20 trials, 3 seed(s)" in text and "ovphysx on cpu" in text
     assert "ManiSkill" in text
+
+
+def test_one_row_is_told_task_by_task_with_its_training(tmp_path):
+    spec = experiment(rows=[{"name": "ours"}], minutes={"open_drawer": 20})
+    made = run_grid(cells(spec, PROTOCOLS["quick"]), tmp_path, run=Maker())
+    text = markdown(spec, "quick", PROTOCOLS["quick"], made)
+    assert "| open_drawer | 60 ± 10 | 20 | 50 | 1.5 |" in text and "10 minutes (20 for open_drawer) of training" in text
+
+
+def test_experiment_says_how_long_a_task_trains_where_the_protocol_lets_it():
+    def minutes(protocol):
+        grid = cells(experiment(minutes={"open_drawer": 20}), PROTOCOLS[protocol])
+        return [cell.evaluation.options["checkpoint"].options["minutes"] for cell in grid if cell.row == "ours"]
+
+    assert minutes("quick") == [10, 20] and minutes("smoke") == [0.05, 0.05]
 
 
 def test_what_failed_stays_in_the_table_with_its_reason(tmp_path):

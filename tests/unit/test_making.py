@@ -9,6 +9,7 @@ import pytest
 from scaffoldlab.camera import Camera, RgbdImage
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.geometry import pose_apply
+from scaffoldlab.planners.base import Planner
 from scaffoldlab.planners.ledger import Ledger
 from scaffoldlab.planners.making import (
     make_library,
@@ -30,7 +31,7 @@ from vlm_server import Behaviour, VlmServer
 RED, WOOD, STONE = (200, 20, 20), (190, 140, 90), (170, 170, 165)
 
 
-class Failing:
+class Failing(Planner):
     """The oracle, except that the plans of some numbers fail."""
 
     name, needs_image = "failing", False

@@ -56,11 +56,11 @@ def images() -> list[RgbdImage]:
     return pictures
 
 
-def make(url, ledger, *, concurrency):
+def make(url, ledger, *, count=PLANS):
     apple = load_task("move_apple")
-    options = VlmSettings(base_url=url, model="gemini-loopback", concurrency=concurrency, image_size=96)
+    options = VlmSettings(base_url=url, model="gemini-loopback", concurrency=16, image_size=96)
     planner = vlm_planner(options, ledger=ledger)
-    return make_library(apple, planner, count=PLANS, seed=7, images=images(), concurrency=concurrency)
+    return make_library(apple, planner, count=count, seed=7, images=images()[:count], concurrency=options.concurrency)
 
 
 def test_hundred_plans_take_little_more_than_the_latency_of_their_calls(model, tmp_path):
@@ -69,7 +69,7 @@ def test_hundred_plans_take_little_more_than_the_latency_of_their_calls(model, t
     def timed(latency_s):
         model.latency_s, model.requests = latency_s, []
         started = time.monotonic()
-        library = make(model.url, tmp_path / f"{latency_s}.jsonl", concurrency=16)
+        library = make(model.url, tmp_path / f"{latency_s}.jsonl")
         assert len(library) == PLANS and len(model.requests) == 2 * PLANS
         return time.monotonic() - started
 
@@ -81,19 +81,19 @@ def test_hundred_plans_take_little_more_than_the_latency_of_their_calls(model, t
 
 def test_killed_run_with_many_calls_in_flight_pays_again_only_for_those(model, tmp_path):
     """SIGKILL: what was in flight is lost with the process; everything that was recorded is not asked again."""
-    model.latency_s, ledger = 0.2, tmp_path / "ledger.jsonl"
+    model.latency_s, ledger, count = 0.2, tmp_path / "ledger.jsonl", 48
     code = f"import sys; sys.path[:0] = {sys.path!r}; import test_planners_speed as t\n"
-    code += f"t.make({model.url!r}, {str(ledger)!r}, concurrency=16)"
+    code += f"t.make({model.url!r}, {str(ledger)!r}, count={count})"
     with subprocess.Popen([sys.executable, "-c", code]) as child:
         deadline = time.monotonic() + 60
-        while len(model.requests) < PLANS and time.monotonic() < deadline and child.poll() is None:
+        while len(model.requests) < count and time.monotonic() < deadline and child.poll() is None:
             time.sleep(0.01)
         child.kill()
     time.sleep(2 * model.latency_s)  # the server ends what it was asked
     recorded = Ledger.open(ledger).records
     before = len(model.requests)
-    assert 0 < len(recorded) < 2 * PLANS and before - len(recorded) <= 16
-    library = make(model.url, ledger, concurrency=16)
-    assert len(library) == PLANS and len(model.requests) == before + 2 * PLANS - len(recorded)
+    assert 0 < len(recorded) < 2 * count and before - len(recorded) <= 16
+    library = make(model.url, ledger, count=count)
+    assert len(library) == count and len(model.requests) == before + 2 * count - len(recorded)
     calls = [(r.index, r.kind) for r in Ledger.read(ledger).records]
-    assert len(calls) == len(set(calls)) == 2 * PLANS
+    assert len(calls) == len(set(calls)) == 2 * count

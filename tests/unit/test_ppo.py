@@ -32,8 +32,8 @@ def test_without_noise_it_is_the_clipped_mean_itself():
     np.testing.assert_allclose(got.detach(), [[-1, -0.5, 0, 0.5, 0.99, 1, 0]], atol=1e-5)
 
 
-def test_exported_module_gives_the_same():
+def test_exported_module_gives_the_same_also_as_torchscript():
     distribution, mean = make(0.6), torch.randn(5, 7)
-    torch.testing.assert_close(
-        distribution.as_deterministic_output_module()(mean), distribution.deterministic_output(mean).detach()
-    )
+    module, expected = distribution.as_deterministic_output_module(), distribution.deterministic_output(mean).detach()
+    for exported in (module, torch.jit.script(module)):
+        torch.testing.assert_close(exported(mean), expected)

@@ -271,9 +271,9 @@ def test_replay_makes_the_same_rounds_offline(refinement, apple, model, tmp_path
 
 def test_other_settings_in_the_same_folder_are_refused(refinement, tmp_path):
     refinement(rounds=0, settings={"model": "a"}).run()
-    with pytest.raises(ScaffoldError, match="were made with rank = success; got tracking"):
+    with pytest.raises(ScaffoldError, match="was made with rank = success; got tracking"):
         refinement(rounds=0, rank="tracking", settings={"model": "a"}).run()
-    with pytest.raises(ScaffoldError, match="were made with model = a; got b"):
+    with pytest.raises(ScaffoldError, match="was made with model = a; got b"):
         refinement(rounds=0, settings={"model": "b"}).run()
     assert json.loads((tmp_path / "r" / "refine.json").read_text())["rank"] == "success"
 

@@ -15,7 +15,7 @@ from allegro import FINGERS, LIMITS, THUMB_LIMITS, hand_kinematics, matrix_of
 from conftest import ROOT
 from scaffoldlab.geometry import pose_apply
 from scaffoldlab.specs.models import load_task
-from scaffoldlab.usd.reader import body_names, is_fixed, joint_limits, joint_names, link_poses, surface_points
+from scaffoldlab.usd.reader import body_names, is_fixed, joint_limits, link_poses, surface_points
 
 ASSETS = sorted(ROOT.glob("assets/*/*/*.usda"))
 HAND = ROOT / "assets/robots/allegro_floating/allegro_floating.usda"
@@ -148,14 +148,14 @@ def test_drawers_slide_out_by_40_cm_and_not_in(stages):
         limits = joint.GetLowerLimitAttr().Get(), joint.GetUpperLimitAttr().Get()
         assert limits == pytest.approx((-0.40, 0.0)) and joint.GetAxisAttr().Get() == "X"
     assert body_names(CABINET) == ["frame", "drawer_bottom", "drawer_middle", "drawer_top"]
-    assert joint_names(CABINET) == ["drawer_bottom_joint", "drawer_middle_joint", "drawer_top_joint"]
+    assert list(joint_limits(CABINET)) == ["drawer_bottom_joint", "drawer_middle_joint", "drawer_top_joint"]
 
 
 @pytest.mark.parametrize(("name", "root", "other"), [("pliers", "left", "right"), ("scissors", "first", "second")])
 def test_tools_are_two_halves_that_nothing_holds(name, root, other, stages):
     """Without a named root PhysX would choose one of the two by itself."""
     path = ROOT / f"assets/objects/{name}/{name}.usda"
-    assert not is_fixed(path) and body_names(path) == [root, other] and joint_names(path) == ["hinge"]
+    assert not is_fixed(path) and body_names(path) == [root, other] and list(joint_limits(path)) == ["hinge"]
     roots = [p.GetName() for p in stages[path].Traverse() if p.HasAPI(UsdPhysics.ArticulationRootAPI)]
     assert roots == [root]
     joint = UsdPhysics.RevoluteJoint(stages[path].GetPrimAtPath(f"/{name}/joints/hinge"))
@@ -192,7 +192,7 @@ def test_fridge_door_hangs_on_its_left_edge_and_opens_towards_the_room(stages):
 
 def test_hand_has_six_wrist_and_sixteen_finger_joints():
     robot = load_task("move_apple").robot
-    assert sorted(joint_names(HAND)) == sorted(robot.wrist_joints + robot.finger_joints)
+    assert sorted(joint_limits(HAND)) == sorted(robot.wrist_joints + robot.finger_joints)
     assert len(robot.finger_joints) == 16 and set(robot.fingertips.values()) < set(body_names(HAND))
 
 
@@ -239,7 +239,7 @@ def test_fingertips_at_zero_are_where_the_published_origins_put_them():
 @pytest.mark.parametrize("seed", range(5))
 def test_every_body_moves_as_the_published_chain_says(seed):
     rng = np.random.default_rng(seed)
-    joints = {name: 0.0 if seed == 0 else float(rng.uniform(-0.8, 0.8)) for name in joint_names(HAND)}
+    joints = {name: 0.0 if seed == 0 else float(rng.uniform(-0.8, 0.8)) for name in joint_limits(HAND)}
     poses = link_poses(HAND, joints)
     for body, (position, rotation) in hand_kinematics(joints).items():
         np.testing.assert_allclose(poses[body][:3], position, atol=2e-6, err_msg=body)

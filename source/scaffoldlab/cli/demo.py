@@ -1,7 +1,6 @@
 """``scaffoldlab demo``: plans, trains, evaluates and reports; interrupted, the same command goes on."""
 
 import argparse
-import json
 import os
 import shutil
 import time
@@ -12,8 +11,7 @@ from rich.console import Console
 from scaffoldlab.cli import evaluate as evaluate_command
 from scaffoldlab.cli.common import add_simulation, add_task, progress_bar, quiet, task_name
 from scaffoldlab.cli.plan import add_vlm, make_planner
-from scaffoldlab.errors import ScaffoldError
-from scaffoldlab.files import write_atomic
+from scaffoldlab.files import keep_settings
 
 SPLITS = {"train": 64, "validation": 64, "test": 100}
 """Plans of each split; their initial states differ."""
@@ -44,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     if args.fresh:
         shutil.rmtree(args.out, ignore_errors=True)
     args.planner = "vlm" if args.model or os.environ.get("SCAFFOLDLAB_MODEL") else "scripted"
-    _check_settings(args.out, {key: getattr(args, key) for key in SETTINGS} | {"task": name})
+    keep_settings(args.out / "settings.json", {key: getattr(args, key) for key in SETTINGS} | {"task": name})
     with quiet(args.out / "console.log") as console:
         from scaffoldlab.cli.train import train
 
@@ -60,20 +58,6 @@ def run(args: argparse.Namespace) -> None:
             highlight=False,
         )
         console.print(f"report:  {args.out / 'index.html'}\nmetrics: {args.out / 'metrics.json'}", highlight=False)
-
-
-def _check_settings(folder: Path, settings: dict) -> None:
-    """Records the settings of a new run; refuses to go on with others."""
-    path = folder / "settings.json"
-    if path.is_file():
-        before = json.loads(path.read_text())
-        for key, value in settings.items():
-            if value != before.get(key):
-                raise ScaffoldError(
-                    f"demo: {folder} holds a run with {key} {before.get(key)!r}, and this one has {value!r}. "
-                    "Give another --out, or --fresh to start over there."
-                )
-    write_atomic(path, json.dumps(settings, indent=1).encode())
 
 
 def _library(name: str, split: str, count: int, args: argparse.Namespace, console: Console):

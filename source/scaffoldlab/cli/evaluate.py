@@ -42,25 +42,24 @@ def run(args: argparse.Namespace) -> None:
 
     library = check_episodes(library, args.episodes)
     with quiet(args.out / "console.log") as console:
-        metrics = evaluate(name, checkpoint, library, args, console)
+        replanner = None
+        if args.replan:
+            from scaffoldlab.evaluation.replan import Replanner
+            from scaffoldlab.planners.scripted import ScriptedPlanner
+
+            oracle = ScriptedPlanner(load_task(name).task.oracle)
+            replanner = Replanner(oracle, error=args.replan_error, steps=args.replan_steps)
+        metrics = evaluate(name, checkpoint, library, args, console, replanner)
         console.print(headline(metrics), highlight=False)
         console.print(f"report: {args.out / 'index.html'}", highlight=False)
 
 
-def evaluate(name, checkpoint: Path, library, args: argparse.Namespace, console) -> dict:
+def evaluate(name, checkpoint: Path, library, args: argparse.Namespace, console, replanner=None) -> dict:
     """Runs an evaluation with progress bars and returns its metrics."""
     from scaffoldlab.evaluation.evaluate import Evaluation
     from scaffoldlab.tasks.simulation import with_default_presets
     from scaffoldlab.training import STATE
 
-    replanner = None
-    if getattr(args, "replan", False):
-        from scaffoldlab.evaluation.replan import Replanner
-        from scaffoldlab.planners.scripted import ScriptedPlanner
-        from scaffoldlab.specs.models import load_task
-
-        oracle = ScriptedPlanner(load_task(name).task.oracle)
-        replanner = Replanner(oracle, error=args.replan_error, steps=args.replan_steps)
     state = checkpoint.parent / STATE
     evaluation = Evaluation(
         task=name, checkpoint=checkpoint, library=library, trials=args.trials, seed=args.seed, device=args.device,

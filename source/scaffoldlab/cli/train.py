@@ -20,6 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     add_task(parser)
     parser.add_argument("--plans", type=Path, default=None, help="plan library; by default 64 plans of the oracle")
+    parser.add_argument(
+        "--validation",
+        type=Path,
+        default=None,
+        help="library that chooses the best checkpoint; by default oracle",
+    )
     parser.add_argument("--noise", type=float, default=0.0, help="noise of the oracle's waypoints [m]")
     parser.add_argument("--num-envs", type=int, default=256, help="envs")
     parser.add_argument("--minutes", type=float, default=4.0, help="wall time at most")
@@ -41,8 +47,11 @@ def run(args: argparse.Namespace) -> None:
         library = PlanLibrary.load(args.plans, task=name)
     else:
         library = scripted_library(composition, count=64, seed=split_seed(name, "train"), noise=args.noise)
-    noise = library.header.get("waypoint_noise_m", 0.0)
-    validation = scripted_library(composition, count=64, seed=split_seed(name, "validation"), noise=noise)
+    if args.validation:
+        validation = PlanLibrary.load(args.validation, task=name)
+    else:
+        noise = library.header.get("waypoint_noise_m", 0.0)
+        validation = scripted_library(composition, count=64, seed=split_seed(name, "validation"), noise=noise)
     folder = args.out or Path("logs/rsl_rl") / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     with quiet(folder / "console.log") as console:
         best, state = train(name, folder, library, validation, args, console)

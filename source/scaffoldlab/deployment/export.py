@@ -1,6 +1,7 @@
 """Writes a trained policy as one ONNX file with everything that is needed to run it on a robot."""
 
 import contextlib
+import math
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,6 @@ from scaffoldlab.specs.models import load_task
 if TYPE_CHECKING:
     from isaaclab.envs import ManagerBasedRLEnv
     from rsl_rl.runners import OnPolicyRunner
-
-    from scaffoldlab.terms.actions import ResidualHandActionCfg
 
 
 def export_policy(runner: "OnPolicyRunner", metadata: PolicyMetadata, path: Path) -> None:
@@ -35,19 +34,19 @@ def policy_metadata(env: "ManagerBasedRLEnv", task: str) -> PolicyMetadata:
     """What the policy of an open env sees and does."""
     composition = load_task(task)
     cfg: Any = env.cfg
-    action: ResidualHandActionCfg = cfg.actions.hand
+    action = cfg.actions.hand
     future = cfg.observations.policy.future_plan.params
     manager = env.observation_manager
-    shapes = manager.group_obs_term_dim["policy"]
+    sizes = [math.prod(shape) for shape in manager.group_obs_term_dim["policy"]]
     return PolicyMetadata(
         task=task,
         robot=composition.task.robot,
         joint_names=composition.robot.wrist_joints + composition.robot.finger_joints,
         keypoint_names=list(composition.task.keypoint_names),
-        observation_terms={n: s[0] for n, s in zip(manager.active_terms["policy"], shapes, strict=True)},  # type: ignore[misc]
+        observation_terms=dict(zip(manager.active_terms["policy"], sizes, strict=True)),
         horizon_offsets=list(future["offsets"]),
         relative_plan=future["relative"],
-        finger_actions=action.fingers,  # type: ignore[arg-type]
+        finger_actions=action.fingers,
         action_size=env.action_manager.total_action_dim,
         position_limit=action.position_limit,
         rotation_limit=action.rotation_limit,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.imitation.diffusion import DiffusionPolicy, controller
 from scaffoldlab.training import deterministic_policy, load_checkpoint, make_runner, sampled_policy
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def load_policies(
     Args:
         env: An open env of the task.
         task: Task name.
-        path: A checkpoint of rsl_rl, or the ``policy.pt`` of ``scaffoldlab imitate``.
+        path: A checkpoint of rsl_rl, or a policy of ``scaffoldlab imitate``.
         seed: Seed of sampled actions.
         overrides: Hydra overrides and presets of the training.
 
@@ -35,10 +36,8 @@ def load_policies(
         ScaffoldError: The file does not fit the env, or is no policy.
     """
     torch.manual_seed(seed)
-    if path.name == "policy.pt":
-        from scaffoldlab.imitation.diffusion import DiffusionPolicy, controller
-
-        policy = DiffusionPolicy.load(path)
+    policy = DiffusionPolicy.load(path)
+    if policy is not None:
         sizes = policy.settings.observation_dim, policy.settings.action_dim
         expected = env.observation_manager.group_obs_dim["policy"][0], env.action_manager.total_action_dim
         if sizes != expected:

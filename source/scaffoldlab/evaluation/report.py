@@ -135,8 +135,13 @@ def plan_source(library: "PlanLibrary") -> str:
     planner = library.header.get("planner", "")
     model = library.plans[0].provenance.get("model", "unknown model")
     errors = ", ".join(f"{name} {value:g}" for name, value in sorted(library.header.get("perturbation", {}).items()))
-    sources = {"scripted": "oracle", "perturbed": f"oracle, perturbed ({errors})", "replay": f"recorded ({model})"}
-    sources |= {"prerecorded": "oracle, for other states", "goal": "oracle, its goal only"}
+    sources = {
+        "scripted": "oracle",
+        "perturbed": f"oracle, perturbed ({errors})",
+        "replay": f"recorded ({model})",
+        "prerecorded": "oracle, for other states",
+        "goal": "oracle, its goal only",
+    }
     source = sources.get(planner, str(model))
     noise = library.header.get("waypoint_noise_m", 0.0)
     return f"{source} with {100 * noise:g} cm waypoint noise" if noise else source

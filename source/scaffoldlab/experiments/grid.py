@@ -224,8 +224,9 @@ def _policy(
         teacher = _policy(experiment, protocol, task, experiment.row(row.teacher), seed, device)
         options = {"task": task, "teacher": teacher, "plans": train, "demonstrations": row.demonstrations, "seed": seed}
         return Artefact("imitate", options | where, "policy.pt", tuple(row.overrides))
-    minutes = experiment.minutes.get(task, protocol.minutes)
-    options = {"task": task, "plans": train, "minutes": min(minutes, protocol.minutes), "seed": seed}
+    minutes = experiment.minutes.get(task, protocol.minutes) if protocol.minutes_by_task else protocol.minutes
+    validation = _library(experiment, protocol, task, row.plans, "validation", trained_on=row.plans)
+    options = {"task": task, "plans": train, "validation": validation, "seed": seed, "minutes": minutes}
     return Artefact("train", options | where, "model_best.pt", tuple(row.overrides))
 
 

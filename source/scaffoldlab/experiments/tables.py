@@ -18,8 +18,7 @@ from scaffoldlab.files import write_atomic
 if TYPE_CHECKING:
     from scaffoldlab.experiments.grid import GridResult
 
-SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a7a7a", "#14181d")
-"""Okabe and Ito (2008)."""
+SERIES = [COLORS[name] for name in ("policy", "lost", "success", "keypoint", "tracked", "muted", "baseline", "ink")]
 
 
 def rate(result: GridResult, task: str, row: str, key: str = "success_rate") -> tuple[float, float]:
@@ -52,6 +51,7 @@ def records(experiment: ExperimentSpec, result: GridResult) -> list[dict[str, An
                     "stderr": 100 * error,
                     "zero_action": 100 * rate(result, task, row.name, "zero_action_success_rate")[0],
                     "timed_close": 100 * rate(result, task, row.name, "best_timed_close_success_rate")[0],
+                    "training_minutes": rate(result, task, row.name, "training_wall_seconds")[0] / 60,
                     "paper": experiment.paper.get(row.name, {}).get(task, math.nan),
                     "failed": failed[0] if failed else "",
                 }
@@ -61,40 +61,66 @@ def records(experiment: ExperimentSpec, result: GridResult) -> list[dict[str, An
 
 def markdown(experiment: ExperimentSpec, protocol_name: str, protocol: Protocol, result: GridResult) -> str:
     """The table with its heading, set-up and what differs from the paper."""
-    table = {(r["row"], r["task"]): r for r in records(experiment, result)}
+    found = records(experiment, result)
     any_metrics = next(iter(result.metrics.values()), {})
     lines = [
         f"# {experiment.title}",
         "",
         f"{experiment.source}. `scaffoldlab experiment {experiment.name} --protocol {protocol_name}`: "
         f"{protocol.states} unseen states x {protocol.trials} trials, {len(protocol.seeds)} seed(s), at most "
-        f"{protocol.minutes:g} minutes of training, {any_metrics.get('physics', 'not run')} on "
-        f"{any_metrics.get('device', '-')}. Success [%] ± standard error; in brackets the zero action and the best "
-        "timed close on the same plans.",
+        f"{_minutes(experiment, protocol)} of training, {any_metrics.get('physics', 'not run')} on "
+        f"{any_metrics.get('device', '-')}. Success [%] ± standard error.",
         "",
-        "| | " + " | ".join(experiment.tasks) + " | mean | paper's mean |",
-        "|---" * (len(experiment.tasks) + 3) + "|",
+        *(_by_row(experiment, found) if len(experiment.rows) > 1 else _by_task(found)),
     ]
-    for row in experiment.rows:
-        found = [table[row.name, task] for task in experiment.tasks]
-        rates = [r["success"] for r in found if not math.isnan(r["success"])]
-        mean = (
-            f"{np.mean(rates):.0f}" + ("" if len(rates) == len(found) else f" ({len(rates)} tasks)") if rates else "-"
-        )
-        paper = experiment.paper.get(row.name, {}).get("mean")
-        cells = [row.name, *map(_cell, found), mean, "-" if paper is None else f"{paper:g}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    failures = sorted({r["failed"] for r in table.values() if r["failed"]})
+    failures = sorted({r["failed"] for r in found if r["failed"]})
     lines += ["", "What differs from the paper:", "", *(f"- {d}" for d in COMMON_DIFFERENCES + experiment.differences)]
     if failures:
         lines += ["", "Not measured:", "", *(f"- {why}" for why in failures)]
     return "\n".join(lines) + "\n"
 
 
-def _cell(record: dict[str, Any]) -> str:
+def _minutes(experiment: ExperimentSpec, protocol: Protocol) -> str:
+    longer = experiment.minutes if protocol.minutes_by_task else {}
+    return f"{protocol.minutes:g} minutes" + "".join(f" ({m:g} for {task})" for task, m in longer.items())
+
+
+def _by_row(experiment: ExperimentSpec, found: list[dict[str, Any]]) -> list[str]:
+    """A line for each row, a column for each task; in brackets the zero action and the best timed close."""
+    lines = [
+        "In brackets: the zero action and the best timed close on the same plans.",
+        "",
+        "| | " + " | ".join(experiment.tasks) + " | mean | paper's mean |",
+        "|---" * (len(experiment.tasks) + 3) + "|",
+    ]
+    for row in experiment.rows:
+        cells = [r for r in found if r["row"] == row.name]
+        rates = [r["success"] for r in cells if not math.isnan(r["success"])]
+        partly = "" if len(rates) == len(cells) else f" ({len(rates)} tasks)"
+        mean = f"{np.mean(rates):.0f}{partly}" if rates else "-"
+        paper = experiment.paper.get(row.name, {}).get("mean")
+        lines.append(f"| {' | '.join([row.name, *map(_cell, cells), mean, '-' if paper is None else f'{paper:g}'])} |")
+    return lines
+
+
+def _by_task(found: list[dict[str, Any]]) -> list[str]:
+    """A line for each task of the only row."""
+    lines = ["| task | success | zero action | best timed close | training [min] |", "|---|---|---|---|---|"]
+    for r in found:
+        numbers = [f"{r[k]:.0f}" if not math.isnan(r[k]) else "-" for k in ("zero_action", "timed_close")]
+        minutes = "-" if math.isnan(r["training_minutes"]) else f"{r['training_minutes']:.1f}"
+        lines.append(f"| {r['task']} | {_success(r)} | {' | '.join(numbers)} | {minutes} |")
+    return lines
+
+
+def _success(record: dict[str, Any]) -> str:
     if math.isnan(record["success"]):
         return "failed" if record["failed"] else "-"
-    text = f"{record['success']:.0f}" + ("" if math.isnan(record["stderr"]) else f" ± {record['stderr']:.0f}")
+    return f"{record['success']:.0f}" + ("" if math.isnan(record["stderr"]) else f" ± {record['stderr']:.0f}")
+
+
+def _cell(record: dict[str, Any]) -> str:
+    text = _success(record)
     if not math.isnan(record["zero_action"]):
         text += f" ({record['zero_action']:.0f}, {record['timed_close']:.0f})"
     return text if math.isnan(record["paper"]) else f"{text}; paper {record['paper']:g}"

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-from diffusers.training_utils import EMAModel
 
-from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.files import write_atomic
 
 if TYPE_CHECKING:
@@ -72,6 +70,8 @@ class DiffusionPolicy(torch.nn.Module):
             for layer in (torch.nn.Linear(before, after), torch.nn.LayerNorm(after), torch.nn.Mish())
         ]
         self.denoiser = torch.nn.Sequential(*layers, torch.nn.Linear(s.hidden, s.horizon * s.action_dim))
+        from diffusers.schedulers.scheduling_ddim import DDIMScheduler  # takes seconds to import
+
         self.scheduler = DDIMScheduler(
             num_train_timesteps=s.noise_steps, beta_schedule="squaredcos_cap_v2", prediction_type="sample"
         )
@@ -92,7 +92,7 @@ class DiffusionPolicy(torch.nn.Module):
         clean = 2 * (actions - self.action_low) / (self.action_high - self.action_low) - 1
         noise = torch.randn_like(clean)
         level = torch.randint(0, self.settings.noise_steps, (len(clean),), device=clean.device)
-        noisy = self.scheduler.add_noise(clean, noise, level)  # type: ignore[arg-type]
+        noisy = self.scheduler.add_noise(clean, noise, cast("torch.IntTensor", level))  # any integers will do
         return torch.nn.functional.mse_loss(self.clean(noisy, level, observations), clean)
 
     @torch.no_grad()
@@ -103,7 +103,7 @@ class DiffusionPolicy(torch.nn.Module):
         self.scheduler.set_timesteps(s.inference_steps)
         for level in self.scheduler.timesteps:
             clean = self.clean(chunk, level.expand(len(chunk)).to(chunk.device), observations)
-            chunk = self.scheduler.step(clean, int(level), chunk).prev_sample  # type: ignore[union-attr]
+            (chunk, *_) = self.scheduler.step(clean, int(level), chunk, return_dict=False)
         return self.action_low + (chunk.clamp(-1, 1) + 1) / 2 * (self.action_high - self.action_low)
 
     def save(self, path: Path, **about: Any) -> None:
@@ -112,18 +112,16 @@ class DiffusionPolicy(torch.nn.Module):
         write_atomic(path, lambda file: torch.save(content, file))
 
     @classmethod
-    def load(cls, path: Path) -> DiffusionPolicy:
-        """Reads a policy.
-
-        Raises:
-            ScaffoldError: The file is no diffusion policy.
-        """
+    def load(cls, path: Path) -> DiffusionPolicy | None:
+        """Reads a policy that :meth:`save` wrote; None if the file is something else."""
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
-            policy = cls(DiffusionSettings(**content["settings"]))
-            policy.load_state_dict(content["weights"])
-        except Exception as error:
-            raise ScaffoldError(f"policy {path}: not a readable diffusion policy ({error}).") from None
+        except (OSError, RuntimeError, pickle.UnpicklingError, EOFError):
+            return None
+        if not isinstance(content, dict) or content.get("kind") != KIND:
+            return None
+        policy = cls(DiffusionSettings(**content["settings"]))
+        policy.load_state_dict(content["weights"])
         return policy.eval()
 
 
@@ -159,6 +157,8 @@ def train_diffusion(
     seen, chunks = demonstrations.windows(settings.history, settings.horizon)
     optimizer = torch.optim.AdamW(policy.denoiser.parameters(), lr=3e-4, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    from diffusers.training_utils import EMAModel  # as above
+
     average = EMAModel(policy.denoiser.parameters(), decay=0.995)
     for step in range(steps):
         rows = torch.randint(0, len(seen), (batch,))

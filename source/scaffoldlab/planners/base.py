@@ -83,11 +83,20 @@ type Examples = Callable[[PlanRequest], Sequence[Waypoints]]
 class Planner(Protocol):
     """Makes the waypoints of one plan; safe to call from several threads.
 
-    A planner may also have a ``header``, a dict of JSON values for the header of its libraries.
+    Attributes:
+        name: For the header of a library.
+        needs_image: Whether requests must come with a picture.
+        checked: False for a baseline, whose plans are not meant to be good ones.
     """
 
     name: str
     needs_image: bool
+    checked: bool = True
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """JSON values for the header of a library, e.g. settings."""
+        return {}
 
     def plan(self, request: PlanRequest) -> Waypoints:
         """Returns waypoints, or raises a ScaffoldError that says why there are none."""

@@ -3,13 +3,13 @@
 import numpy as np
 
 from scaffoldlab.errors import ScaffoldError
-from scaffoldlab.planners.base import PlanRequest, Waypoints
+from scaffoldlab.planners.base import Planner, PlanRequest, Waypoints
 from scaffoldlab.planners.scripted import ScriptedPlanner
 from scaffoldlab.plans.library import PlanLibrary
 from scaffoldlab.specs.models import OracleStage
 
 
-class PrerecordedPlanner:
+class PrerecordedPlanner(Planner):
     """Gives plans of another library as they are, whatever the state (Scaffolds, section 4.1: pre-recorded).
 
     Plan i of the asked states takes the waypoints of plan i of the library, its start included.
@@ -36,7 +36,7 @@ class PrerecordedPlanner:
         return Waypoints(keypoints_e=keypoints_e, hand_e=hand_e, located_e=request.keypoints_e, source=source)
 
 
-class GoalPlanner:
+class GoalPlanner(Planner):
     """Asks for the oracle's final keypoints at once, with the hand at rest: a goal and no guidance.
 
     It turns the keypoint reward into the distance to the target of "RL with simple reward" (Scaffolds, appendix E.1).

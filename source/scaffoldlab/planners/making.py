@@ -111,8 +111,8 @@ def make_plan(
         ScaffoldError: No answer, a keypoint off every surface, or waypoints that are no plan, with the reasons.
     """
     waypoints = planner.plan(request)
-    checked = getattr(planner, "checked", True)  # baselines are not meant to be good plans
-    reasons = validate_waypoints(request, waypoints, limits or plan_limits(composition)) if checked else []
+    limits = limits or plan_limits(composition)
+    reasons = validate_waypoints(request, waypoints, limits) if planner.checked else []
     if reasons:
         raise ScaffoldError(f"plan {request.index}: " + " ".join(reasons))
     state = request.state or sample_initial_state(composition, seed=request.seed, index=request.index)
@@ -193,7 +193,7 @@ def make_library(
         raise ScaffoldError(f"none of {count} plans succeeded; the first failed because: {failures['0']}")
     header = {"planner": planner.name, "seed": seed, "waypoint_noise_m": noise, "asked": count, "failures": failures}
     header |= {"split": split} if split else {}
-    return PlanLibrary(plans=tuple(plans), header=header | getattr(planner, "header", {}))
+    return PlanLibrary(plans=tuple(plans), header=header | planner.header)
 
 
 def scripted_library(composition: Composition, *, count: int, seed: int, noise: float = 0.0) -> PlanLibrary:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scaffoldlab.errors import ScaffoldError, unknown_name
 from scaffoldlab.geometry import pose_apply, pose_apply_inverse
 from scaffoldlab.keypoints.keypoint import Keypoint
-from scaffoldlab.planners.base import Check, PlanRequest, Waypoints
+from scaffoldlab.planners.base import Check, Planner, PlanRequest, Waypoints
 from scaffoldlab.planners.scripted import ScriptedPlanner
 from scaffoldlab.plans.plan import interpolate
 from scaffoldlab.plans.validation import AXIS_FLIPS
@@ -66,7 +66,7 @@ class Perturbation(BaseModel):
             raise ScaffoldError(f"perturbation: {detail['loc'][0]}={detail['input']}: {message}.") from None
 
 
-class PerturbedPlanner:
+class PerturbedPlanner(Planner):
     """The scripted oracle with a model's errors; the same request is always perturbed in the same way.
 
     A keypoint's error is one in the picture: its true position is projected into the task's camera, moved by some

@@ -10,7 +10,7 @@ import numpy as np
 
 from scaffoldlab.camera import RgbdImage
 from scaffoldlab.errors import ScaffoldError
-from scaffoldlab.files import write_atomic
+from scaffoldlab.files import keep_settings, write_atomic
 from scaffoldlab.planners.base import Examples, Planner, PlanRequest, Waypoints
 from scaffoldlab.planners.making import SPLIT_PLANS, make_library, split_seed
 from scaffoldlab.plans.draw import contact_sheet, draw_plan
@@ -300,16 +300,7 @@ class Refinement:
             "task": self.composition.task.name, "sources": sources, "rank": self.rank, "top": self.top,
             "shots": self.shots, "count": self.count, "seed": self.seed, **self.settings,
         }  # fmt: skip
-        file = self.folder / "refine.json"
-        if file.is_file():
-            before = json.loads(file.read_text())
-            for name in given:
-                if before.get(name) != given[name]:
-                    raise ScaffoldError(
-                        f"{file}: the rounds here were made with {name} = {before.get(name)}; got {given[name]}. "
-                        "Go on with the same settings, or refine in another folder."
-                    )
-        write_atomic(file, json.dumps(given, indent=1) + "\n")
+        keep_settings(self.folder / "refine.json", given)
 
     def _folder(self, number: int) -> Path:
         return self.folder / f"round_{number}"

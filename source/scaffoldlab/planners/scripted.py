@@ -4,11 +4,11 @@ import numpy as np
 
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.geometry import matrix_from_rpy
-from scaffoldlab.planners.base import PlanRequest, Waypoints
+from scaffoldlab.planners.base import Planner, PlanRequest, Waypoints
 from scaffoldlab.specs.models import OracleStage
 
 
-class ScriptedPlanner:
+class ScriptedPlanner(Planner):
     """Plans by the ``oracle`` stages of a task file."""
 
     name = "scripted"

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from scaffoldlab.camera import RgbdImage
 from scaffoldlab.errors import ScaffoldError
-from scaffoldlab.planners.base import Check, Examples, PlanRequest, Waypoints
+from scaffoldlab.planners.base import Check, Examples, Planner, PlanRequest, Waypoints
 from scaffoldlab.planners.endpoint import (
     Call,
     ChatEndpoint,
@@ -29,7 +29,7 @@ from scaffoldlab.planners.reply import RESERVED_NAMES, RejectedReply, read_names
 from scaffoldlab.planners.settings import VlmSettings
 
 
-class VlmPlanner:
+class VlmPlanner(Planner):
     """Plans with a vision-language model (Scaffolds, section 3.2); safe to call from several threads.
 
     A plan takes two queries: the pixels of the keypoints, lifted through the depth image, then the waypoints. A

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from scaffoldlab.errors import ScaffoldError
-from scaffoldlab.geometry import quat_slerp, quat_xyzw_from_rpy, rpy_from_quat_xyzw
+from scaffoldlab.geometry import quat_xyzw_from_rpy, rpy_from_quat_xyzw
 from scaffoldlab.keypoints.keypoint import Keypoint
 
 _NOISE_STREAM = 0x6E6F697365  # "noise": keeps these draws apart from others that are seeded with (seed, index)
@@ -83,8 +83,9 @@ def interpolate(waypoints: np.ndarray, steps: int) -> np.ndarray:
             f"interpolate: got {len(waypoints)} waypoints and {steps} steps; allowed: at least 2 of each, "
             "because both ends of the plan are kept."
         )
-    lower, fraction = _intervals(len(waypoints), steps)
-    fraction = fraction.reshape(-1, *[1] * (waypoints.ndim - 1))
+    position = np.linspace(0, len(waypoints) - 1, steps)
+    lower = np.minimum(position.astype(int), len(waypoints) - 2)
+    fraction = (position - lower).reshape(-1, *[1] * (waypoints.ndim - 1))
     return waypoints[lower] * (1 - fraction) + waypoints[lower + 1] * fraction
 
 
@@ -93,19 +94,12 @@ def interpolate_rpy(waypoints: np.ndarray, steps: int) -> np.ndarray:
 
     Of the angles of a rotation those are taken that are nearest to the linear interpolation, which has no jumps.
     """
-    near = interpolate(waypoints, steps)
-    lower, fraction = _intervals(len(waypoints), steps)
-    quats = quat_xyzw_from_rpy(waypoints)
-    rpy = rpy_from_quat_xyzw(quat_slerp(quats[lower], quats[lower + 1], fraction), near)
-    at_waypoint = (fraction == 0) | (fraction == 1)
-    return np.where(at_waypoint[:, None], near, rpy)
+    from scipy.spatial.transform import Rotation, Slerp
 
-
-def _intervals(count: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """The waypoint before each step, and how far the step is on the way to the next one, in 0..1."""
-    position = np.linspace(0, count - 1, steps)
-    lower = np.minimum(position.astype(int), count - 2)
-    return lower, position - lower
+    near, position = interpolate(waypoints, steps), np.linspace(0, len(waypoints) - 1, steps)
+    rotations = Slerp(np.arange(len(waypoints)), Rotation.from_quat(quat_xyzw_from_rpy(waypoints)))(position)
+    at_waypoint = position == position.round()
+    return np.where(at_waypoint[:, None], near, rpy_from_quat_xyzw(rotations.as_quat(), near))
 
 
 def with_waypoint_noise(plan: Plan, *, sigma: float, seed: int) -> Plan:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 import torch
 from isaaclab.utils.math import quat_apply, quat_from_euler_xyz
@@ -12,7 +14,7 @@ from scaffoldlab.robots.arm import Arm
 from scaffoldlab.specs.models import Composition
 
 
-class Hand:
+class Hand(ABC):
     """Wrist and fingers in the order of the robot file; a subclass knows where the joints are.
 
     Attributes:
@@ -44,19 +46,19 @@ class Hand:
         )
 
     @property
+    @abstractmethod
     def joint_pos(self) -> torch.Tensor:
         """Joint positions [m, rad], shape (N, J)."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def joint_vel(self) -> torch.Tensor:
         """Joint velocities [m/s, rad/s], shape (N, J)."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def fingertip_poses(self) -> torch.Tensor:
         """Poses of the fingertips in the env frame, xyz [m] + quat_xyzw, shape (N, 4, 7)."""
-        raise NotImplementedError
 
     @property
     def wrist(self) -> torch.Tensor:

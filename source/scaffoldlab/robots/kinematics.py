@@ -44,6 +44,7 @@ class KinematicTree:
                 needed.add(body)
                 body = above[body].parent
         self._joints = [joint for joint in joints(path) if joint.child in needed]
+        self._number = {joint.child: number for number, joint in enumerate(self._joints)}
         self._column = {name: column for column, name in enumerate(joint_names)}
         self._device, self.bodies = device, list(bodies)
         self._base = self._tensor([0, 0, 0, 0, 0, 0, 1]) if base is None else base
@@ -68,11 +69,11 @@ class KinematicTree:
         """
         _, frames = self._walk(positions)
         jacobian = positions.new_zeros(len(positions), 6, positions.shape[1])
-        above = {joint.child: number for number, joint in enumerate(self._joints)}
         while body:
-            joint, frame = self._joints[above[body]], frames[above[body]]
+            number = self._number[body]
+            joint, frame = self._joints[number], frames[number]
             if joint.name in self._column:
-                axis = quat_apply(frame[:, 3:], self._axes[above[body]].expand(len(frame), 3))
+                axis = quat_apply(frame[:, 3:], self._axes[number].expand(len(frame), 3))
                 column = self._column[joint.name]
                 if joint.kind == "revolute":
                     jacobian[:, :3, column] = torch.linalg.cross(axis, points - frame[:, :3])

@@ -667,9 +667,9 @@ def _check_asset(c: Composition, asset: AssetSpec) -> None:
     path = c.usd(asset.usd)
     if not asset.joints:
         return
-    from scaffoldlab.usd.reader import joint_names
+    from scaffoldlab.usd.reader import joint_limits
 
-    known = joint_names(path)
+    known = list(joint_limits(path))
     for joint in asset.joints:
         if joint not in known:
             where = f"{find_named('scene', c.task.scene)}: assets.{asset.name}.joints"

@@ -1,5 +1,7 @@
 """What the small network needs of rsl_rl's PPO: a ceiling for the learning rate, the mean of clipped actions."""
 
+import math
+
 import torch
 from isaaclab.utils import configclass
 from isaaclab_rl.rsl_rl import RslRlMLPModelCfg, RslRlPpoAlgorithmCfg
@@ -64,19 +66,16 @@ class _ClippedMean(torch.nn.Module):
 
 
 def _clipped_mean(mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-    """Mean of a Gaussian clipped to low..high: the two atoms at the ends and the part in between."""
+    """Mean of a Gaussian clipped to low..high: the two atoms at the ends and the part in between.
+
+    Isaac Lab's ``play`` compiles it to TorchScript, which knows no ``torch.distributions``.
+    """
     low = torch.cat([-torch.ones_like(mean[..., :6]), torch.zeros_like(mean[..., 6:])], -1)
     a, b = (low - mean) / std, (1 - mean) / std
-    below, above = _cdf(a), 1 - _cdf(b)
-    return low * below + above + mean * (1 - below - above) + std * (_density(a) - _density(b))
-
-
-def _cdf(x: torch.Tensor) -> torch.Tensor:
-    return 0.5 * (1 + torch.erf(x / 2**0.5))
-
-
-def _density(x: torch.Tensor) -> torch.Tensor:
-    return torch.exp(-0.5 * x * x) / (2 * torch.pi) ** 0.5
+    below, above = torch.special.ndtr(a), torch.special.ndtr(-b)
+    densities = (torch.exp(-0.5 * a.square()) - torch.exp(-0.5 * b.square())) / math.sqrt(2 * math.pi)
+    inside = mean * (1 - below - above) + std * densities
+    return low * below + above + inside
 
 
 @configclass

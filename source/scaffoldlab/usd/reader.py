@@ -57,14 +57,6 @@ def body_names(path: Path) -> list[str]:
     return [p.GetName() for p in Usd.PrimRange(root) if p.HasAPI(UsdPhysics.RigidBodyAPI) and p != root]
 
 
-@cache
-def joint_names(path: Path) -> list[str]:
-    """Names of the joints of an asset that can move."""
-    stage = Usd.Stage.Open(str(path))
-    joints = (p for p in Usd.PrimRange(stage.GetDefaultPrim()) if p.IsA(UsdPhysics.Joint))
-    return [p.GetName() for p in joints if not p.IsA(UsdPhysics.FixedJoint)]
-
-
 def joint_limits(path: Path) -> dict[str, tuple[float, float]]:
     """Lower and upper limit of each joint that can move [m or rad]; infinite where the asset sets none."""
     return {joint.name: joint.limits for joint in joints(path) if joint.kind != "fixed"}

@@ -33,6 +33,11 @@ class UsdWriter:
         self.root = UsdGeom.Xform.Define(self.stage, f"/{self.name}")
         self.stage.SetDefaultPrim(self.root.GetPrim())
 
+    def note(self, **facts: object) -> None:
+        """Keeps facts about the asset's origin with it, as custom layer data."""
+        layer = self.stage.GetRootLayer()
+        layer.customLayerData = {**layer.customLayerData, **facts}
+
     def save(self) -> None:
         """Writes the layer to its path."""
         self.stage.GetRootLayer().Save()
@@ -59,6 +64,7 @@ class UsdWriter:
         position: Vector = (0, 0, 0),
         quat_xyzw: Vector = IDENTITY,
         inertia: Vector | None = None,
+        inertia_quat_xyzw: Vector = IDENTITY,
         gravity: bool = True,
     ) -> str:
         """Adds a rigid body and returns its path; an empty path makes the default prim the body.
@@ -68,7 +74,8 @@ class UsdWriter:
             mass: Mass [kg]; the engines spread it over the colliders unless ``inertia`` is given.
             position: Position in the asset frame [m], shape (3,).
             quat_xyzw: Orientation in the asset frame, shape (4,).
-            inertia: Principal moments about the body origin [kg m^2], shape (3,).
+            inertia: Principal moments about the body origin, which is then the centre of mass [kg m^2], shape (3,).
+            inertia_quat_xyzw: Orientation of the principal axes in the body frame, shape (4,).
             gravity: False for a body that carries its own weight.
         """
         prim = self._xform(path, position, quat_xyzw).GetPrim()
@@ -78,7 +85,7 @@ class UsdWriter:
         if inertia is not None:
             mass_api.CreateCenterOfMassAttr(Gf.Vec3f(0, 0, 0))
             mass_api.CreateDiagonalInertiaAttr(Gf.Vec3f(*map(float, inertia)))
-            mass_api.CreatePrincipalAxesAttr(Gf.Quatf(1, 0, 0, 0))
+            mass_api.CreatePrincipalAxesAttr(_quatf(inertia_quat_xyzw))
         prim.AddAppliedSchema("PhysxRigidBodyAPI")
         _attribute(prim, "physxRigidBody:solverPositionIterationCount", Sdf.ValueTypeNames.Int, POSITION_ITERATIONS)
         _attribute(prim, "physxRigidBody:solverVelocityIterationCount", Sdf.ValueTypeNames.Int, VELOCITY_ITERATIONS)

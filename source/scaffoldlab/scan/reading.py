@@ -1,0 +1,323 @@
+"""Reads the mesh of an object from what scanners leave on disk: one file, or the out folder of BundleSDF."""
+
+from __future__ import annotations
+
+import logging
+import re
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import trimesh
+import yaml
+from PIL import Image
+
+from scaffoldlab.errors import ScaffoldError
+
+if TYPE_CHECKING:
+    from pxr import Usd
+
+FORMATS = (".obj", ".glb", ".gltf", ".usdz", ".usda", ".usdc", ".usd", ".ply", ".stl")
+BUNDLESDF_METRIC = ("textured_mesh.obj", "mesh/mesh_real_scale.obj")
+BUNDLESDF_NORMALISED = (
+    "mesh_cleaned.obj",
+    "mesh/mesh_biggest_component_smoothed.obj",
+    "mesh/mesh_biggest_component.obj",
+)
+BUNDLESDF_CONFIG = "final/nerf/config.yml"
+MOST_BYTES, MOST_FACES = 2 * 1024**3, 20_000_000
+METRES = {"m": 1.0, "dm": 0.1, "cm": 0.01, "mm": 0.001, "inch": 0.0254, "foot": 0.3048}
+SPELLINGS = {"meter": "m", "metre": "m", "centimeter": "cm", "centimetre": "cm", "millimeter": "mm", "millimetre": "mm",
+             "decimeter": "dm", "in": "inch", "inches": "inch", "feet": "foot", "ft": "foot"}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """A mesh as it was found.
+
+    Attributes:
+        mesh: Vertices in units and axes of the file, one for each pair of position and UV.
+        path: File that it was read from.
+        unit: What the file or its format says a length of 1 means [m]; None if it says nothing.
+        unit_evidence: Where that is written.
+        up: Axis that points up by format or metadata; None if nothing says so.
+        missing: Pictures and materials that the file names and that are not there.
+        capture: Folder with pictures and masks of the object, when there is one.
+    """
+
+    mesh: trimesh.Trimesh
+    path: Path
+    unit: float | None = None
+    unit_evidence: str = ""
+    up: Literal["y", "z"] | None = None
+    missing: list[str] = field(default_factory=list)
+    capture: Path | None = None
+
+    @property
+    def texture(self) -> Image.Image | None:
+        """The picture of the surface, or None."""
+        material = getattr(self.mesh.visual, "material", None)
+        image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
+        return image if getattr(self.mesh.visual, "uv", None) is not None else None
+
+
+def read_scan(path: Path) -> Scan:
+    """Reads a mesh file, or the right mesh of a folder.
+
+    Raises:
+        ScaffoldError: There is none, it cannot be read, is too large, or names files outside its folder.
+    """
+    if path.is_dir():
+        return _read_folder(path)
+    if not path.is_file():
+        raise ScaffoldError(
+            f"{path}: no such file or folder. Give a mesh ({', '.join(FORMATS)}) or a BundleSDF folder."
+        )
+    kind = path.suffix.lower()
+    if kind not in FORMATS:
+        raise ScaffoldError(
+            f"{path}: got a {kind or 'nameless'} file; allowed: {', '.join(FORMATS)}. Export it as .obj."
+        )
+    size = path.stat().st_size
+    if not 0 < size <= MOST_BYTES:
+        raise ScaffoldError(
+            f"{path}: it holds {size} bytes; allowed: 1 byte to {MOST_BYTES >> 30} GB. Export it again."
+        )
+    scan = _read_usd(path) if kind.startswith(".usd") else _read_mesh(path)
+    faces = len(scan.mesh.faces)
+    if not 0 < faces <= MOST_FACES:
+        raise ScaffoldError(
+            f"{path}: the mesh has {faces} faces; allowed: 1 to {MOST_FACES}. "
+            f"{'Export it with its surface, not as points.' if not faces else 'Decimate it when you export it.'}"
+        )
+    return scan
+
+
+def _read_folder(folder: Path) -> Scan:
+    """A BundleSDF out folder, or a folder with one mesh in it."""
+    config = folder / BUNDLESDF_CONFIG
+    capture = folder if (folder / "ob_in_cam").is_dir() else None
+    for name in BUNDLESDF_METRIC:
+        if (folder / name).is_file():
+            scan = read_scan(folder / name)
+            evidence = f"BundleSDF writes {name} in metres"
+            return Scan(scan.mesh, scan.path, 1.0, evidence, missing=scan.missing, capture=capture)
+    for name in BUNDLESDF_NORMALISED:
+        if (folder / name).is_file():
+            if not config.is_file():
+                raise ScaffoldError(
+                    f"{folder}: {name} is normalised by BundleSDF, and {BUNDLESDF_CONFIG}, which says how, is missing. "
+                    f"Copy it from the run, or give {name} itself with --units or --size."
+                )
+            factor, translation = _normalisation(config)
+            scan = read_scan(folder / name)
+            mesh = scan.mesh.copy()
+            mesh.vertices = mesh.vertices / factor - translation
+            evidence = f"{name} is normalised; undone with sc_factor {factor:g} of {BUNDLESDF_CONFIG}"
+            return Scan(mesh, scan.path, 1.0, evidence, missing=scan.missing, capture=capture)
+    meshes = sorted(p for p in folder.iterdir() if p.suffix.lower() in FORMATS)
+    if len(meshes) != 1:
+        got = ", ".join(p.name for p in meshes[:5]) or "none"
+        raise ScaffoldError(
+            f"{folder}: expected the out folder of BundleSDF ({', '.join(BUNDLESDF_METRIC)}) or one mesh; got {got}. "
+            "Give the file that you mean."
+        )
+    return read_scan(meshes[0])
+
+
+def _normalisation(config: Path) -> tuple[float, np.ndarray]:
+    """``sc_factor`` and ``translation`` of a BundleSDF run: normalised = (real + translation) * sc_factor."""
+    try:
+        # Its numpy values are written with Python tags, which a safe loader refuses: only the numbers are wanted.
+        text = re.sub(r"!!python\S*", "", config.read_text())
+        data = yaml.safe_load(text)
+        factor, translation = float(data["sc_factor"]), np.array(data["translation"], float).reshape(3)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise ScaffoldError(f"{config}: expected sc_factor (a number) and translation (three); {error}.") from error
+    if not (np.isfinite(factor) and factor > 0 and np.isfinite(translation).all()):
+        raise ScaffoldError(f"{config}: sc_factor is {factor} and translation {translation}; allowed: finite, above 0.")
+    return factor, translation
+
+
+class _Beside(trimesh.resolvers.FilePathResolver):
+    """Opens what a mesh names, in its folder and nowhere else."""
+
+    def __init__(self, source: Path):
+        super().__init__(str(source))
+        self.folder, self.missing = source.resolve().parent, []
+
+    def get(self, name: str) -> bytes:
+        path = (self.folder / name.strip().replace("\\", "/")).resolve()
+        if not path.is_relative_to(self.folder):
+            raise ScaffoldError(
+                f"{self.file_path}: it names {name!r}, outside its folder. Refused; put it beside the mesh."
+            )
+        try:
+            return path.read_bytes()
+        except OSError:
+            self.missing.append(name)
+            raise
+
+
+def _read_mesh(path: Path) -> Scan:
+    kind = path.suffix.lower()
+    _refuse_text(path)
+    resolver = _Beside(path)
+    resolver.file_path = str(path)
+    logging.getLogger("trimesh").setLevel(logging.CRITICAL)  # it logs a missing picture; we report it
+    try:
+        with path.open("rb") as file:
+            scene = trimesh.load_scene(file, file_type=kind[1:], resolver=resolver, process=False)
+        meshes = [m for m in scene.dump() if isinstance(m, trimesh.Trimesh) and len(m.faces)]
+    except ScaffoldError:
+        raise
+    except MemoryError:
+        raise ScaffoldError(f"{path}: too large for this machine's memory. Decimate it when you export it.") from None
+    except Exception as error:  # trimesh raises whatever its parsers run into
+        words = " ".join(str(error).split())[:200]
+        raise ScaffoldError(
+            f"{path}: no readable {kind} mesh ({type(error).__name__}: {words}). Export it again."
+        ) from error
+    if not meshes:
+        raise ScaffoldError(
+            f"{path}: the mesh has no faces; allowed: a surface of triangles. Points alone cannot be made solid."
+        )
+    mesh = meshes[0] if len(meshes) == 1 else trimesh.util.concatenate(meshes)
+    if kind in (".glb", ".gltf"):
+        return Scan(mesh, path, 1.0, "glTF is in metres by its specification", "y", resolver.missing)
+    unit, evidence = _written_unit(path)
+    return Scan(mesh, path, unit, evidence, missing=resolver.missing)
+
+
+def _refuse_text(path: Path) -> None:
+    """A page of a web server, saved as a mesh, is told from a mesh."""
+    with path.open("rb") as file:
+        start = file.read(256).lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        raise ScaffoldError(f"{path}: this is a web page, no mesh. Download the file itself.")
+
+
+def _written_unit(path: Path) -> tuple[float | None, str]:
+    """A unit that a comment or header of obj, ply or stl names."""
+    with path.open("rb") as file:
+        text = file.read(4096).decode("ascii", "ignore")
+    found = re.search(r"units?\s*[:=]?\s*(?:in\s+)?([a-z]+)", text, re.IGNORECASE)
+    if not found:
+        return None, ""
+    word = found[1].lower()
+    name = SPELLINGS.get(word, SPELLINGS.get(word.rstrip("s"), word))
+    return (METRES[name], f"its header says {found[0]!r}") if name in METRES else (None, "")
+
+
+# --- USD ------------------------------------------------------------------------------------------------------------
+
+
+def _read_usd(path: Path) -> Scan:
+    from pxr import Tf, Usd, UsdGeom
+
+    if path.suffix.lower() == ".usdz":
+        _refuse_bomb(path)
+    try:
+        stage = Usd.Stage.Open(str(path))
+    except Tf.ErrorException as error:
+        raise ScaffoldError(f"{path}: no readable USD stage. Export it again.") from error
+    parts, missing = [], []
+    for prim in stage.Traverse(Usd.TraverseInstanceProxies()):
+        if prim.IsA(UsdGeom.Mesh) and UsdGeom.Imageable(prim).ComputePurpose() != UsdGeom.Tokens.guide:
+            part = _usd_mesh(UsdGeom.Mesh(prim), path, missing)
+            if part is not None:
+                parts.append(part)
+    if not parts:
+        raise ScaffoldError(f"{path}: the stage holds no mesh that can be seen. Export the object's surface with it.")
+    mesh = parts[0] if len(parts) == 1 else trimesh.util.concatenate(parts)
+    unit = UsdGeom.GetStageMetersPerUnit(stage)
+    up = "y" if UsdGeom.GetStageUpAxis(stage) == UsdGeom.Tokens.y else "z"
+    said = "" if UsdGeom.StageHasAuthoredMetersPerUnit(stage) else " (nothing is written; the default of USD)"
+    return Scan(mesh, path, unit, f"metersPerUnit is {unit:g}{said}", up, missing)
+
+
+def _usd_mesh(geometry, path: Path, missing: list[str]) -> trimesh.Trimesh | None:
+    """A mesh prim in stage axes, triangulated, with the picture of its diffuse colour."""
+    from pxr import Usd, UsdGeom
+
+    points, counts, corners = (
+        np.array(attribute.Get() or [])
+        for attribute in (
+            geometry.GetPointsAttr(), geometry.GetFaceVertexCountsAttr(), geometry.GetFaceVertexIndicesAttr()
+        )
+    )  # fmt: skip
+    if not len(points) or not len(corners):
+        return None
+    if counts.min() < 3 or counts.sum() != len(corners) or corners.min() < 0 or corners.max() >= len(points):
+        raise ScaffoldError(
+            f"{path}: the faces of {geometry.GetPath()} name points that are not there. Export it again."
+        )
+    to_world = np.array(geometry.ComputeLocalToWorldTransform(Usd.TimeCode.Default())).T
+    # Fans: corner 0, i, i + 1 of each face, as indices into the list of corners.
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    fans = [np.stack([np.full(n - 2, s), s + np.arange(1, n - 1), s + np.arange(2, n)], -1)
+            for s, n in zip(starts, counts, strict=True)]  # fmt: skip
+    triangles = np.concatenate(fans)
+    if geometry.GetOrientationAttr().Get() == UsdGeom.Tokens.leftHanded:
+        triangles = triangles[:, ::-1]
+    primvars = UsdGeom.PrimvarsAPI(geometry)
+    st = next((p for name in ("st", "UVMap", "st0") if (p := primvars.GetPrimvar(name)).HasValue()), None)
+    image = _usd_picture(geometry.GetPrim(), path, missing)
+    if st is None or image is None:
+        return trimesh.Trimesh(points, corners[triangles], process=False).apply_transform(to_world)
+    flat = np.array(st.ComputeFlattened())
+    per_corner = flat if st.GetInterpolation() == UsdGeom.Tokens.faceVarying else flat[corners]
+    visual = trimesh.visual.TextureVisuals(uv=per_corner, image=image)
+    mesh = trimesh.Trimesh(points[corners], triangles, visual=visual, process=False)
+    mesh.merge_vertices(merge_norm=True)
+    return mesh.apply_transform(to_world)
+
+
+def _usd_picture(prim: Usd.Prim, path: Path, missing: list[str]) -> Image.Image | None:
+    """The picture that the bound material's diffuse colour is read from, also out of a usdz package."""
+    import io
+
+    from pxr import Ar, UsdShade
+
+    material, _ = UsdShade.MaterialBindingAPI(prim).ComputeBoundMaterial()
+    source = material.ComputeSurfaceSource()[0] if material else None
+    diffuse = source.GetInput("diffuseColor") if source else None
+    if not diffuse or not diffuse.HasConnectedSource():
+        return None
+    texture = UsdShade.Shader(diffuse.GetConnectedSources()[0][0].source.GetPrim())
+    asset = texture.GetInput("file").Get() if texture.GetInput("file") else None
+    if asset is None:
+        return None
+    resolved = asset.resolvedPath
+    if not resolved:
+        missing.append(asset.path)
+        return None
+    inside = path.resolve()
+    if not (resolved.startswith(f"{inside}[") or Path(resolved).resolve().is_relative_to(inside.parent)):
+        raise ScaffoldError(f"{path}: it names {asset.path!r}, outside its folder. Refused; put it beside the stage.")
+    opened = Ar.GetResolver().OpenAsset(Ar.ResolvedPath(resolved))
+    try:
+        return Image.open(io.BytesIO(opened.GetBuffer())).convert("RGB")
+    except OSError:
+        missing.append(asset.path)
+        return None
+
+
+def _refuse_bomb(path: Path) -> None:
+    """A usdz is a zip without compression: what unpacks to more than it holds, or elsewhere, is refused."""
+    try:
+        with zipfile.ZipFile(path) as package:
+            entries = package.infolist()
+    except zipfile.BadZipFile as error:
+        raise ScaffoldError(f"{path}: no usdz package ({error}). Export it again.") from error
+    total = sum(entry.file_size for entry in entries)
+    if total > max(2 * path.stat().st_size, 1 << 20) or total > MOST_BYTES:
+        raise ScaffoldError(
+            f"{path}: its {path.stat().st_size} bytes unpack to {total}; a usdz is not compressed. Refused."
+        )
+    for entry in entries:
+        name = PurePosixPath(entry.filename.replace("\\", "/"))
+        if name.is_absolute() or ".." in name.parts:
+            raise ScaffoldError(f"{path}: it holds {entry.filename!r}, a path that leaves its folder. Refused.")

@@ -1,0 +1,92 @@
+"""Turns a scanned object upright as it rests on a table, its long side along x, its centre of mass at the origin."""
+
+from __future__ import annotations
+
+import numpy as np
+import trimesh
+
+from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.scan.findings import Finding
+from scaffoldlab.scan.solid import decimate
+
+UPS = {"x": (1, 0, 0), "y": (0, 1, 0), "z": (0, 0, 1), "-x": (-1, 0, 0), "-y": (0, -1, 0), "-z": (0, 0, -1)}
+SNAP_DEG = 8.0
+"""An axis this close to a resting pose's is meant to be it."""
+HULL_FACES = 400
+ROUND = 0.03
+"""Without a resting pose more probable than this, an object rolls."""
+
+
+def resting_pose(mesh: trimesh.Trimesh, center: np.ndarray, *, up: str = "auto") -> tuple[np.ndarray, Finding]:
+    """The transform of an object from the axes of its file to its body frame.
+
+    Args:
+        mesh: Solid surface [m].
+        center: Centre of mass [m], shape (3,).
+        up: ``auto``, or the axis of the file that points up: x, y, z, -x, -y, -z. ``auto`` takes z, else y, where the
+            object rests stably that way, else its most probable resting pose.
+
+    Returns:
+        File to body frame, shape (4, 4), and what was decided.
+
+    Raises:
+        ScaffoldError: ``up`` is no axis.
+    """
+    if up != "auto" and up not in UPS:
+        raise ScaffoldError(f"--up {up}: allowed: auto, {', '.join(UPS)}.")
+    stable = stable_ups(mesh, center)
+    if up == "auto" and (not stable or stable[0][1] < ROUND):
+        return _pose(mesh, center, np.array(UPS["z"], float)), Finding(
+            check="up", severity="ok", seen="z of the file; the object is round and rests any way"
+        )
+    wanted = ["z", "y"] if up == "auto" else [up]
+    for axis in wanted:
+        angles = [_angle_deg(found, np.array(UPS[axis], float)) for found, _ in stable]
+        if angles and min(angles) <= SNAP_DEG:
+            nearest = int(np.argmin(angles))
+            seen = f"{axis} of the file, {angles[nearest]:.1f} deg from a stable resting pose; turned onto it"
+            return _pose(mesh, center, stable[nearest][0]), Finding(check="up", severity="ok", seen=seen)
+    if up != "auto":
+        seen = f"{up} of the file; the object does not rest stably that way and will tip over"
+        fix = "Check --up, or leave it out to take the most probable resting pose"
+        return _pose(mesh, center, np.array(UPS[up], float)), Finding(
+            check="up", severity="warning", seen=seen, fix=fix
+        )
+    direction, probability = stable[0]
+    named = ", ".join(f"{c:.2f}" for c in direction)
+    seen = f"({named}) of the file, the most probable resting pose ({100 * probability:.0f} %)"
+    sure = probability > 0.6 or len(stable) == 1
+    fix = "" if sure else "If it lies the wrong way in the picture, say which axis of the file is up with --up"
+    return _pose(mesh, center, direction), Finding(check="up", severity="ok" if sure else "warning", seen=seen, fix=fix)
+
+
+def stable_ups(mesh: trimesh.Trimesh, center: np.ndarray) -> list[tuple[np.ndarray, float]]:
+    """Directions that point up in the resting poses, shape (3,), with their probabilities, likeliest first."""
+    hull = decimate(mesh.convex_hull, HULL_FACES).convex_hull
+    transforms, chances = trimesh.poses.compute_stable_poses(hull, center_mass=center, threshold=0.005)
+    return [(np.array(t[2, :3]), float(chance)) for t, chance in zip(transforms, chances, strict=True)]
+
+
+def _pose(mesh: trimesh.Trimesh, center: np.ndarray, up: np.ndarray) -> np.ndarray:
+    """Turns ``up`` to z, the long side of the outline to x, and moves the centre of mass to the origin."""
+    turn = trimesh.geometry.align_vectors(up, [0, 0, 1])
+    outline = trimesh.transform_points(mesh.convex_hull.vertices, turn)[:, :2]
+    yaw = _yaw(outline)
+    pose = trimesh.transformations.rotation_matrix(yaw, [0, 0, 1]) @ turn
+    pose[:3, 3] = -pose[:3, :3] @ center
+    return pose
+
+
+def _yaw(outline: np.ndarray) -> float:
+    """The smallest turn that puts the sides of the oriented rectangle along x and y, the longer one along x."""
+    frame, extents = trimesh.bounds.oriented_bounds_2D(outline)
+    if np.prod(extents) > 0.98 * np.prod(np.ptp(outline, axis=0)):  # as good as it is; round things have no sides
+        return 0.0 if np.ptp(outline, axis=0).argmax() == 0 or np.ptp(extents) < 0.02 * max(extents) else np.pi / 2
+    yaw = float(np.arctan2(frame[1, 0], frame[0, 0]))
+    if extents[1] > extents[0]:
+        yaw += np.pi / 2
+    return (yaw + np.pi / 2) % np.pi - np.pi / 2
+
+
+def _angle_deg(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.degrees(np.arccos(np.clip(a @ b, -1, 1))))
