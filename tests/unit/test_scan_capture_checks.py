@@ -177,6 +177,14 @@ def test_an_object_that_was_moved_keeps_its_poses_on_both_sides(folder):
     assert len(usable_poses(read_capture(folder), "mug", limits=PoseLimits(settle=5))) == 4
 
 
+def test_a_tracker_that_flips_the_object_now_and_then_is_not_believed(folder):
+    flip = trimesh.transformations.rotation_matrix(np.pi, (1, 0, 0))
+    for index in (1, 3, 6):
+        path = folder / f"ob_in_cam/book/{index:06d}.txt"
+        np.savetxt(path, np.loadtxt(path) @ flip)
+    assert set(usable_poses(read_capture(folder), "book")) == {f"{i:06d}" for i in (0, 2, 4, 5, 7)}
+
+
 def test_bundlesdf_may_start_with_an_unturned_pose_that_the_next_one_continues(tmp_path):
     write_bundlesdf_out(tmp_path, SHAPES["mug"](), count=6)
     turn = trimesh.transformations.rotation_matrix(0.1, (0, 0, 1))
@@ -199,6 +207,13 @@ def test_failures_among_few_pictures_from_far_apart_are_found(tmp_path):
 def test_poses_of_an_unknown_object_are_refused(folder):
     with pytest.raises(ScaffoldError, match="no poses of 'cup'; allowed: book, mug"):
         usable_poses(read_capture(folder), "cup")
+
+
+@pytest.mark.parametrize("factor", [5, 2, 0.5, 0.1])
+def test_a_unit_that_is_off_but_plausible_is_told_by_the_other_pictures(factor, tmp_path):
+    write_capture(tabletop(6, count=6), tmp_path, layout="moving")
+    finding = found(tmp_path, "views", depth_unit=0.001 * factor)
+    assert finding.severity == "error" and finding.fix == "Give 0.001 m as the depth unit"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 """What Pillow and NumPy raise for a file that is cut off or of another kind."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Frame:
     """One picture of a capture. Nothing but the headers of its files has been read.
 

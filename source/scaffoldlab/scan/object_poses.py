@@ -16,7 +16,7 @@ class PoseLimits:
     Attributes:
         max_jump: Largest step from one frame to the next [m].
         max_turn_deg: Largest turn from one frame to the next [deg].
-        settle: After a jump, poses are believed if so many of them continue each other.
+        settle: After a jump, poses are believed if so many of them in a row continue each other.
     """
 
     max_jump: float = 0.05
@@ -66,7 +66,7 @@ def _near(pose_a: np.ndarray, pose_b: np.ndarray, max_jump: float, max_turn_deg:
 
 
 def _strays(poses: list[tuple[int, str]], poses_w: dict[str, np.ndarray], limits: PoseLimits) -> dict[str, str]:
-    """The poses, index and name of the frame, that belong to no long enough run of poses that continue each other."""
+    """The poses, by index and name of the frame, that neither continue the most others nor stay where they went."""
     if len(poses) < 2:
         return {}
     steps = [step(poses_w[a], poses_w[b]) for (_, a), (_, b) in itertools.pairwise(poses)]
@@ -86,11 +86,13 @@ def _strays(poses: list[tuple[int, str]], poses_w: dict[str, np.ndarray], limits
         else:
             runs.append([(index, name)])
     longest = max(runs, key=len)
+    run_of = {name: number for number, run in enumerate(runs) for _, name in run}
     reasons = {}
-    for run in runs:
-        if run is longest or len(run) >= limits.settle:
+    for number, group in itertools.groupby(poses, key=lambda pose: run_of[pose[1]]):
+        together = list(group)
+        if runs[number] is longest or len(together) >= limits.settle:
             continue
-        for index, name in run:
+        for index, name in together:
             _, nearest = min(longest, key=lambda other: abs(other[0] - index))
             distance, turn = step(poses_w[name], poses_w[nearest])
             reasons[name] = f"jump by {100 * distance:.0f} cm and {turn:.0f} deg"

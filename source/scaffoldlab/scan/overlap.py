@@ -20,7 +20,7 @@ def spread[T](items: Sequence[T], count: int) -> list[T]:
     return [items[i] for i in picked]
 
 
-def overlap_agreement(pictures: Sequence[tuple[np.ndarray, Camera]], *, tolerance: float = 0.02) -> tuple[float, float]:
+def overlap_agreement(pictures: Sequence[tuple[np.ndarray, Camera]], *, tolerance: float = 0.03) -> tuple[float, float]:
     """How well pictures from different places agree about where the surfaces are.
 
     Args:

@@ -64,7 +64,7 @@ def examine_views(capture: Capture, pictures: Sequence[tuple[np.ndarray, Camera]
         readings.append((f"a depth unit of {unit}", f"Give {unit} as the depth unit", scaled))
     others = [overlap_agreement(changed)[1] for _, _, changed in readings]
     best = int(np.argmax(others))
-    if others[best] >= max(0.1, 1.5 * confirmed):
+    if others[best] >= max(0.2, 1.5 * confirmed):
         reading, fix, _ = readings[best]
         seen = f"{100 * confirmed:.0f} % of the points are confirmed by another picture, but {100 * others[best]:.0f} %"
         return [Finding(check="views", severity="error", seen=f"{seen} with {reading}", fix=fix)]
