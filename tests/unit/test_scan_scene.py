@@ -374,8 +374,8 @@ def test_interrupted_scan_goes_on_after_the_fusion(objects, captured, monkeypatc
 
 
 def test_objects_that_move_when_let_fall_are_reported(scene):
-    def drop(bodies, seconds):
-        assert [body.static for body in bodies] == [True, False, False, False] and bodies[0].path.is_file()
+    def drop(bodies):
+        assert [body.static for body in bodies] == [True, False, False, False] and Path(bodies[0].usd).is_file()
         start = np.tile((0.0, 0, 0, 0, 0, 0, 1), (3, 1))
         end = start + np.eye(3, 7) * 0.05
         end[2, 3:] = Rotation.from_euler("x", 30, degrees=True).as_quat()

@@ -55,6 +55,11 @@ def run_scene(args: argparse.Namespace) -> None:
                 bar.update(jobs[step], completed=done)
 
             scene = scan_scene(capture, objects, settings, on_step=on_step)
+            if not args.no_settle:
+                from scaffoldlab.scan.scene_settle import settle_scene
+
+                on_step("settling", 0, 1)
+                scene = settle_scene(scene)
             on_step("report", 0, 1)
             spec = write_scene(scene, out, name=name, usd_folder=f"scenes/{name}", overwrite=args.overwrite)
             for job in jobs.values():
