@@ -48,7 +48,7 @@ LAYERS = (
     {"robots"},
     {"terms"},
     {"tasks"},
-    {"evaluation", "training", "imitation", "deployment"},
+    {"evaluation", "training", "imitation", "deployment", "scan"},
     {"experiments"},
     {"cli"},
 )

@@ -57,7 +57,9 @@ def drop(bodies: Sequence[Body], *, physics: str, seconds: float = 2.0, timeout:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
         except subprocess.TimeoutExpired:
-            raise ScaffoldError(f"drop on {physics}: not finished after {timeout:g} s. Try again with less load.") from None
+            raise ScaffoldError(
+                f"drop on {physics}: not finished after {timeout:g} s. Try again with less load."
+            ) from None
         if not result.is_file():
             words = " ".join((done.stderr or done.stdout).split()[-40:])
             raise ScaffoldError(f"drop on {physics}: the engine ended with {done.returncode}: {words}")

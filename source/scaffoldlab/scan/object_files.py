@@ -114,7 +114,9 @@ def write_mjcf(obj: ScannedObject, folder: Path) -> Path:
     _write_meshes(obj, folder)
     i = obj.inertia.tensor
     full = " ".join(f"{v:.9g}" for v in (i[0, 0], i[1, 1], i[2, 2], i[0, 1], i[0, 2], i[1, 2]))
-    texture = '\n    <texture name="surface" type="2d" file="visual.png"/>\n    <material name="surface" texture="surface"/>'
+    texture = (
+        '\n    <texture name="surface" type="2d" file="visual.png"/>\n    <material name="surface" texture="surface"/>'
+    )
     textured = obj.texture is not None
     files = "\n".join(f'    <mesh name="part_{n:02}" file="{_mesh_name(n)}"/>' for n in range(len(obj.parts)))
     parts = "\n".join(

@@ -25,12 +25,12 @@ from scaffoldlab.scan.placement import (
     masked_points,
     place,
     seen_mask,
-    set_down,
 )
 from scaffoldlab.scan.render import Renderer, renderer_of
 from scaffoldlab.scan.scene_checks import scene_findings
 from scaffoldlab.scan.scene_files import BACKGROUND, scene_spec, write_background, write_stage
 from scaffoldlab.scan.scene_objects import ObjectFile, refuse_unknown
+from scaffoldlab.scan.standing import set_down
 from scaffoldlab.scan.support import Solids, Table, find_solids, find_table
 from scaffoldlab.scan.yaml_text import scene_text
 from scaffoldlab.specs.models import SceneSpec

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from scaffoldlab.scan.findings import Finding
-from scaffoldlab.scan.placement import FLOAT_OK, Placement
+from scaffoldlab.scan.placement import Placement
+from scaffoldlab.scan.standing import FLOAT_OK
 
 if TYPE_CHECKING:
     from scaffoldlab.scan.capture import Capture
@@ -87,9 +88,12 @@ def _poses(placement: Placement) -> Finding:
 
 
 def _rest(placement: Placement) -> Finding:
-    seen = f"lifted by {1000 * placement.lifted:.1f} mm" if placement.lifted > 5e-4 else "not lifted"
-    seen += f", {1000 * placement.gap:.1f} mm above what is below it" if placement.gap > 5e-4 else ", it rests"
-    trouble = "it hovers" if placement.gap > FLOAT_OK else "it was deep inside" if placement.lifted > FLOAT_OK else ""
+    if placement.gap > FLOAT_OK:
+        seen, trouble = f"{1000 * placement.gap:.1f} mm above what is below it", "it hovers"
+    else:
+        way = "lifted" if placement.lifted >= 0 else "lowered"
+        seen = f"{way} by {1000 * abs(placement.lifted):.1f} mm and turned by {placement.turned_deg:.1f} deg to stand"
+        trouble = "it was deep inside" if placement.lifted > FLOAT_OK else ""
     return _finding(f"{placement.name}: rest", trouble, seen, "Check the pose, the mesh's scale and the table")
 
 

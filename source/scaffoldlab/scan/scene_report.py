@@ -67,6 +67,7 @@ def report_values(scene: "ScannedScene", spec: SceneSpec, name: str) -> dict[str
             "scatter": round(p.spread, 5),
             "scatter_deg": round(p.spread_deg, 3),
             "lifted": round(p.lifted, 5),
+            "turned_deg": round(p.turned_deg, 3),
             "gap": round(p.gap, 5),
             "reprojection": {k: round(v, 3) for k, v in asdict(error).items()} if error else None,
             "settled": {"displacement": round(settled[0], 5), "tilt_deg": round(settled[1], 2)} if settled else None,
