@@ -1,7 +1,6 @@
 """Time and accuracy of ``scaffoldlab scan scene`` on a rendered desk, written as a table.
 
-``scripts/run python benchmarks/scan_scene.py --frames 200`` renders the pictures first, which takes longer than the
-scan, and keeps them in --folder for the next time.
+Rendering the pictures takes longer than the scan and is not counted.
 """
 
 import argparse
@@ -20,7 +19,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from desks import PLACES, Desk, make_desk  # noqa: E402
-
 from scaffoldlab.scan.capture import read_capture  # noqa: E402
 from scaffoldlab.scan.scene import scan_scene, write_scene  # noqa: E402
 from scaffoldlab.scan.scene_objects import find_objects  # noqa: E402
