@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": "evaluate a checkpoint beside its baselines and write a report",
     "imitate": "train a diffusion policy on rollouts of a trained policy",
     "experiment": "run an experiment of the paper and write its tables",
+    "scan": "turn scans into simulation-ready objects, scenes and tasks",
     "export": "write a checkpoint as one ONNX file that says what it sees and what its actions mean",
     "deploy": "run an exported policy on a robot, with a pose tracker",
     "demo": "plan, train, evaluate and report, from nothing",

@@ -12,9 +12,9 @@ import numpy as np
 import trimesh
 import yaml
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
 from scaffoldlab.files import write_atomic
-from scaffoldlab.geometry import quat_xyzw_from_matrix
 from scaffoldlab.scan.colliders import Part
 from scaffoldlab.scan.solid import Inertia
 
@@ -53,7 +53,7 @@ def write_usd(obj: ScannedObject, folder: Path) -> Path:
     path = folder / f"{obj.name}.usda"
     writer = UsdWriter(path, license="Scanned; the rights are those of who scanned it.")
     moments, axes = obj.inertia.principal()
-    writer.body("", mass=obj.inertia.mass, inertia=moments, inertia_quat_xyzw=quat_xyzw_from_matrix(axes))
+    writer.body("", mass=obj.inertia.mass, inertia=moments, inertia_quat_xyzw=Rotation.from_matrix(axes).as_quat())
     picture = None
     if obj.texture is not None:
         picture = f"{obj.name}.png"
@@ -76,7 +76,11 @@ def _write_collider(writer, path: str, part: Part) -> None:
         writer.collider(path, "convex", mesh=part.mesh, friction="touch")
         return
     assert part.pose is not None
-    place = {"position": part.pose[:3, 3], "quat_xyzw": quat_xyzw_from_matrix(part.pose[:3, :3]), "friction": "touch"}
+    place = {
+        "position": part.pose[:3, 3],
+        "quat_xyzw": Rotation.from_matrix(part.pose[:3, :3]).as_quat(),
+        "friction": "touch",
+    }
     if part.shape == "box":
         writer.collider(path, "box", size=part.size, **place)
     elif part.shape == "sphere":

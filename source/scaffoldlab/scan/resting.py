@@ -13,6 +13,8 @@ UPS = {"x": (1, 0, 0), "y": (0, 1, 0), "z": (0, 0, 1), "-x": (-1, 0, 0), "-y": (
 SNAP_DEG = 8.0
 """An axis this close to a resting pose's is meant to be it."""
 HULL_FACES = 400
+ASKEW = 1.15
+"""The rectangle along the principal axes may be this much larger than the smallest one."""
 ROUND = 0.03
 """Without a resting pose more probable than this, an object rolls."""
 
@@ -71,19 +73,35 @@ def _pose(mesh: trimesh.Trimesh, center: np.ndarray, up: np.ndarray) -> np.ndarr
     """Turns ``up`` to z, the long side of the outline to x, and moves the centre of mass to the origin."""
     turn = trimesh.geometry.align_vectors(up, [0, 0, 1])
     outline = trimesh.transform_points(mesh.convex_hull.vertices, turn)[:, :2]
-    yaw = _yaw(outline)
-    pose = trimesh.transformations.rotation_matrix(yaw, [0, 0, 1]) @ turn
+    surface, _ = trimesh.sample.sample_surface(mesh, 5000, seed=0)
+    spread = np.cov(trimesh.transform_points(surface, turn)[:, :2].T)
+    pose = trimesh.transformations.rotation_matrix(_yaw(outline, spread), [0, 0, 1]) @ turn
     pose[:3, 3] = -pose[:3, :3] @ center
     return pose
 
 
-def _yaw(outline: np.ndarray) -> float:
-    """The smallest turn that puts the sides of the oriented rectangle along x and y, the longer one along x."""
-    frame, extents = trimesh.bounds.oriented_bounds_2D(outline)
-    if np.prod(extents) > 0.98 * np.prod(np.ptp(outline, axis=0)):  # as good as it is; round things have no sides
-        return 0.0 if np.ptp(outline, axis=0).argmax() == 0 or np.ptp(extents) < 0.02 * max(extents) else np.pi / 2
-    yaw = float(np.arctan2(frame[1, 0], frame[0, 0]))
-    if extents[1] > extents[0]:
+def _yaw(outline: np.ndarray, spread: np.ndarray) -> float:
+    """The smallest turn that puts the sides of the oriented rectangle along x and y, the longer one along x.
+
+    Round things stay as they are, and what is like a mug is turned by its principal axes: the smallest rectangle around
+    it lies askew to the handle.
+
+    Args:
+        outline: Corners of the convex hull, shape (P, 2).
+        spread: Covariance of the surface, shape (2, 2).
+    """
+
+    def sides(yaw: float) -> np.ndarray:
+        c, s = np.cos(yaw), np.sin(yaw)
+        return np.ptp(outline @ np.array([[c, -s], [s, c]]).T, axis=0)
+
+    frame, _ = trimesh.bounds.oriented_bounds_2D(outline)
+    smallest = float(np.arctan2(frame[1, 0], frame[0, 0]))
+    variances, axes = np.linalg.eigh(spread)
+    principal = -float(np.arctan2(axes[1, 1], axes[0, 1])) if variances[0] < 0.95 * variances[1] else 0.0
+    askew = abs((principal - smallest + np.pi / 4) % (np.pi / 2) - np.pi / 4) > np.radians(10)
+    yaw = principal if askew and sides(principal).prod() < ASKEW * sides(smallest).prod() else smallest
+    if sides(yaw)[1] > 1.02 * sides(yaw)[0]:
         yaw += np.pi / 2
     return (yaw + np.pi / 2) % np.pi - np.pi / 2
 
