@@ -16,6 +16,7 @@ from scaffoldlab.scan.capture_checks import usable_poses
 from scaffoldlab.scan.findings import Finding
 from scaffoldlab.scan.fusion import DEPTH_MAX, FRAMES_MAX, fuse
 from scaffoldlab.scan.keypoint_candidates import object_keypoints, static_keypoints
+from scaffoldlab.scan.object_frame import in_body_frame
 from scaffoldlab.scan.overlap import spread
 from scaffoldlab.scan.overlay import Reprojection, reprojection
 from scaffoldlab.scan.placement import (
@@ -130,7 +131,7 @@ def scan_scene(
     frames = _usable(capture)
     shown = capture.object_names
     wanted = refuse_unknown(capture.folder, shown, objects, settings.without)
-    tracked = {name: found for name in wanted if (found := _tracked(name, capture, frames))}
+    tracked = {n: found for n, o in wanted.items() if (found := _tracked(n, o.path, capture, frames))}
     background, kept = _background(capture, frames, shown, wanted, tracked, settings, on_step)
     reference = _reference(frames, list(wanted))
     on_step("table", 0, 1)
@@ -276,11 +277,15 @@ def _things(frames: Sequence["Frame"], names: Sequence[str], tracked: Mapping[st
     return np.array(found).reshape(-1, 3)
 
 
-def _tracked(name: str, capture: "Capture", frames: Sequence["Frame"]) -> Placement | None:
+def _tracked(name: str, path: Path, capture: "Capture", frames: Sequence["Frame"]) -> Placement | None:
     """Where the recorded poses of an object have it; those that are failures count as left out."""
-    found = place(name, FoundationPoseFolder(frames))
+    of_body, of_mesh = in_body_frame(frames, name, path)
+    found = place(name, FoundationPoseFolder(of_body))
     recorded = sum(name in frame.object_poses for frame in (capture.frames if capture.posed else capture.frames[:1]))
-    return found and replace(found, dropped=recorded - found.looks)
+    if found is None:
+        return None
+    who = f"{found.tracker} of the scanned mesh" if of_mesh else found.tracker
+    return replace(found, tracker=who, dropped=recorded - found.looks)
 
 
 def _placed(name: str, tracked: Mapping[str, Placement], fitted: IcpTracker, folder: Path) -> Placement:

@@ -126,6 +126,12 @@ def visual_parts(path: Path, link: str = "") -> tuple[VisualPart, ...]:
     return tuple(parts)
 
 
+def layer_facts(path: Path) -> dict[str, object]:
+    """What a file says about where it came from, e.g. ``source`` and ``file_to_body`` of a scanned object."""
+    stage = Usd.Stage.Open(str(path))
+    return dict(stage.GetRootLayer().customLayerData)
+
+
 def is_rigid(path: Path) -> bool:
     """Whether the default prim of an asset is a rigid body."""
     stage = Usd.Stage.Open(str(path))
