@@ -430,3 +430,17 @@ def test_scene_must_be_where_tasks_find_it(name, out, message):
 def test_up_must_be_a_direction(up):
     with pytest.raises(ScaffoldError, match=r"--up is .*; allowed: three numbers"):
         command._vector(up)
+
+
+def test_poses_of_the_scanned_mesh_are_those_of_the_body_after_all(objects, captured, monkeypatch):
+    to_body = pose_of(0.03, -0.02, 0.05, 70)
+    monkeypatch.setattr("scaffoldlab.scan.object_frame.file_to_body", lambda path: to_body)
+    desk = make_desk(count=4, size=(160, 120))
+    of_body = scan_scene(captured(desk), objects)
+    assert {p.tracker for p in of_body.placements} == {"recorded poses"}
+    for frame in desk.frames:
+        frame.object_poses = {name: pose @ to_body for name, pose in frame.object_poses.items()}
+    of_mesh = scan_scene(captured(desk), objects)
+    assert {p.tracker for p in of_mesh.placements} == {"recorded poses of the scanned mesh"}
+    for first, second in zip(of_body.placements, of_mesh.placements, strict=True):
+        assert first.pose == pytest.approx(second.pose, abs=1e-3)
