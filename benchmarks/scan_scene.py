@@ -64,7 +64,7 @@ def table(scene, desk: Desk) -> list[str]:
     """What was measured, line by line, beside what is wanted."""
     top = scene.table.pose_ew @ desk.desk
     height, tilt = 1000 * abs(top[2, 3] - scene.table.height), np.degrees(np.arccos(min(1, top[2, 2])))
-    rows = [("table", f"{height:.2f} mm high", f"{tilt:.3f} deg off", "")]
+    rows: list[tuple[str, ...]] = [("table", f"{height:.2f} mm high", f"{tilt:.3f} deg off", "")]
     for p in scene.placements:
         truth = scene.table.pose_ew @ desk.objects[p.name]
         angle = Rotation.from_matrix(p.pose[:3, :3] @ truth[:3, :3].T).magnitude()

@@ -12,6 +12,8 @@ from scaffoldlab.files import refuse_existing
 from scaffoldlab.specs.paths import ROOT, roots
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from scaffoldlab.scan.scene import SceneSettings
 
 
@@ -47,7 +49,7 @@ def run_scene(args: argparse.Namespace) -> None:
     capture = read_capture(args.capture, depth_unit=args.depth_unit)
     with quiet(_log()) as console:
         with progress_bar(console) as bar:
-            jobs: dict[str, int] = {}
+            jobs: dict[str, TaskID] = {}
 
             def on_step(step: str, done: int, total: int) -> None:
                 if step not in jobs:

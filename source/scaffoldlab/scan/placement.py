@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 import trimesh
@@ -150,7 +150,8 @@ def place(name: str, tracker: PoseTracker) -> Placement | None:
 
 def mesh_of(path: Path) -> trimesh.Trimesh:
     """What cameras see of an asset, as one mesh in its frame."""
-    return trimesh.util.concatenate([trimesh.Trimesh(p.vertices, p.faces, process=False) for p in visual_parts(path)])
+    parts = [trimesh.Trimesh(part.vertices, part.faces, process=False) for part in visual_parts(path)]
+    return cast(trimesh.Trimesh, trimesh.util.concatenate(parts))
 
 
 def seen_mask(frame: "Frame", name: str) -> np.ndarray | None:
@@ -167,7 +168,7 @@ def masked_points(frame: "Frame", name: str) -> np.ndarray:
     if mask is None:
         return np.empty((0, 3))
     image = frame.image()
-    inner = binary_erosion(mask, iterations=2 if mask.sum() > 400 else 1) & (image.depth > 0)
+    inner = np.asarray(binary_erosion(mask, iterations=2 if mask.sum() > 400 else 1), bool) & (image.depth > 0)
     rows, columns = np.nonzero(inner)
     if not len(rows):
         return np.empty((0, 3))

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import trimesh
@@ -152,7 +153,7 @@ def scene_spec(
         camera: The real camera that the scene is shown from, in the env frame.
         keypoints: Candidates.
     """
-    assets = [{"name": BACKGROUND, "kind": "static", "usd": usd[BACKGROUND]}]
+    assets: list[dict[str, Any]] = [{"name": BACKGROUND, "kind": "static", "usd": usd[BACKGROUND]}]
     for p in placements:
         roll, pitch, yaw = Rotation.from_matrix(p.pose[:3, :3]).as_euler("xyz", degrees=True)
         angles = {"roll_deg": roll, "pitch_deg": pitch, "yaw_deg": yaw}

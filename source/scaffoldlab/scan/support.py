@@ -120,7 +120,8 @@ def _planes(background: Background, count: int = 6):
 
 
 def _fitted(points: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
-    """The least squares plane of the points, twice, the second time without those that are off."""
+    """The least squares plane of the points, three times, each time without those that are off."""
+    normal = np.zeros(3)
     for _ in range(3):
         middle = points.mean(0)
         normal = np.linalg.svd((points - middle)[:: max(1, len(points) // 20_000)], full_matrices=False)[2][2]
@@ -166,8 +167,7 @@ def _table(normal: np.ndarray, points: np.ndarray, forward: np.ndarray, up: np.n
 
 def _rotation_with_up(up: np.ndarray, forward: np.ndarray | None = None) -> np.ndarray:
     """The rotation that takes ``up`` to z, and ``forward`` into the half plane of x, as nearly as that allows."""
-    forward = np.eye(3)[np.abs(up).argmin()] if forward is None else forward
-    y = np.cross(up, forward)
+    y = np.cross(up, np.eye(3)[np.abs(up).argmin()] if forward is None else forward)
     y /= np.linalg.norm(y)
     return np.stack((np.cross(y, up), y, up))
 
@@ -180,7 +180,8 @@ def _largest_patch(points: np.ndarray, cell: float = 0.03) -> np.ndarray:
     counts = np.zeros(index.max(0) + 4, int)
     np.add.at(counts, tuple(index.T), 1)
     solid = binary_closing(counts >= 2, iterations=2)
-    patches = label(solid)[0][tuple(index.T)]
+    numbered: np.ndarray = label(solid)[0]  # pyright: ignore[reportAssignmentType, reportIndexIssue]
+    patches = numbered[tuple(index.T)].astype(int)
     sizes = np.bincount(patches)
     sizes[0] = 0
     return patches == sizes.argmax()
@@ -283,8 +284,9 @@ def _pieces(points: np.ndarray, normals: np.ndarray, depth: int = 0) -> Sequence
     inside = -trimesh.proximity.signed_distance(hull, points[:: max(1, len(points) // 400)])
     if depth == 6 or np.mean(np.abs(inside) < 0.015) > 0.9:
         return [_block(hull)]
-    normal, flat = max(_flat_parts(points, normals), key=lambda part: part[1].sum(), default=(None, None))
-    if flat is None or flat.sum() < max(30, 0.1 * len(points)):
+    nothing = np.zeros(3), np.zeros(len(points), bool)
+    normal, flat = max(_flat_parts(points, normals), key=lambda part: part[1].sum(), default=nothing)
+    if flat.sum() < max(30, 0.1 * len(points)):
         return [_block(hull)]
     patch = _largest_patch((points[flat] @ _rotation_with_up(normal).T)[:, :2])
     taken = np.flatnonzero(flat)[patch]
