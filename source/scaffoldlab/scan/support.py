@@ -17,6 +17,8 @@ PLANE_BAND = 0.008
 """Points this far from a plane belong to it at first [m]; for the final fit half of it."""
 TABLE_AREA = 0.04
 """Smallest table [m^2]."""
+POINTS_MIN = 15
+"""Points of a cluster, one a cubic centimetre, that are something rather than noise."""
 TILT_MAX = 15.0
 """Largest angle between the table's normal and a given up [deg]."""
 
@@ -249,11 +251,21 @@ def find_solids(
     solids: list[Solid] = []
     dropped = 0
     for cluster in _clusters(points):
-        if len(cluster) < 15 or np.linalg.norm(np.ptp(points[cluster], axis=0)) < smallest:
+        if len(cluster) < POINTS_MIN or np.linalg.norm(np.ptp(points[cluster], axis=0)) < smallest:
             dropped += 1
             continue
-        solids += _pieces(points[cluster], normals[cluster])
+        solids += [_grounded(piece, table, 2 * clearance) for piece in _pieces(points[cluster], normals[cluster])]
     return Solids(sorted(solids, key=lambda solid: -solid.hull.volume), dropped)
+
+
+def _grounded(solid: Solid, table: Table, clearance: float) -> Solid:
+    """A solid that ends just above the table goes on down to it: the points in between were taken for the table's."""
+    height = table.above(solid.corners_e)
+    low = height < clearance
+    if not low.any():
+        return solid
+    feet = solid.corners_e[low] - height[low, None] * table.rotation_eb[:, 2]
+    return Solid(solid.kind, np.concatenate((solid.corners_e, feet)))
 
 
 def _thinned(points: np.ndarray, normals: np.ndarray, voxel: float = 0.01) -> tuple[np.ndarray, np.ndarray]:
@@ -276,26 +288,61 @@ def _clusters(points: np.ndarray, gap: float = 0.025) -> list[np.ndarray]:
     return sorted(clusters, key=len, reverse=True)
 
 
-def _pieces(points: np.ndarray, normals: np.ndarray, depth: int = 0) -> Sequence[Solid]:
+def _pieces(points: np.ndarray, normals: np.ndarray) -> Sequence[Solid]:
     """A cluster as convex pieces, shapes (P, 3) and (P, 3)."""
-    if len(points) < 15 or _spread(points) < 0.002:
-        return [_board(points, normals)] if len(points) >= 15 else []
+    if len(points) < POINTS_MIN:
+        return []
+    if _spread(points) < 0.002:
+        return [_board(points, normals)]
     hull = trimesh.convex.convex_hull(points)
-    inside = -trimesh.proximity.signed_distance(hull, points[:: max(1, len(points) // 400)])
-    if depth == 6 or np.mean(np.abs(inside) < 0.015) > 0.9:
+    if _is_convex(points, hull):
         return [_block(hull)]
     nothing = np.zeros(3), np.zeros(len(points), bool)
     normal, flat = max(_flat_parts(points, normals), key=lambda part: part[1].sum(), default=nothing)
     if flat.sum() < max(30, 0.1 * len(points)):
-        return [_block(hull)]
+        return _halves(points, normals, hull)
     patch = _largest_patch((points[flat] @ _rotation_with_up(normal).T)[:, :2])
     taken = np.flatnonzero(flat)[patch]
-    rest = np.setdiff1d(np.arange(len(points)), taken)
-    pieces = [_board(points[taken], normals[taken])]
-    for cluster in _clusters(points[rest]):
-        if len(cluster) >= 15:
-            pieces += _pieces(points[rest][cluster], normals[rest][cluster], depth + 1)
-    return pieces
+    board = _board(points[taken], normals[taken])
+    rest = _inside(board.hull, points) < -0.012  # what clings to the board is a part of it
+    rest[taken] = False
+    if rest.sum() == len(points):
+        return [_block(hull)]
+    return [board, *_parts(points[rest], normals[rest])]
+
+
+def _is_convex(points: np.ndarray, hull: trimesh.Trimesh) -> bool:
+    """Whether nearly all points are on their hull, and its top, which cameras see, is covered by points."""
+    from scipy.spatial import cKDTree
+
+    some = points[:: max(1, len(points) // 400)]
+    if np.mean(_inside(hull, some) < 0.015) < 0.9:
+        return False
+    tops = hull.face_normals[:, 2] > 0.7
+    if not tops.any():
+        return True
+    top, _ = trimesh.sample.sample_surface(hull.submesh([tops], append=True), 200, seed=0)
+    return bool(np.mean(cKDTree(points).query(top)[0] < 0.025) > 0.7)
+
+
+def _parts(points: np.ndarray, normals: np.ndarray) -> list[Solid]:
+    """The pieces of each cluster of some points."""
+    return [piece for cluster in _clusters(points) for piece in _pieces(points[cluster], normals[cluster])]
+
+
+def _halves(points: np.ndarray, normals: np.ndarray, hull: trimesh.Trimesh) -> Sequence[Solid]:
+    """A hollow shape without flat sides, cut across its longest side until its pieces are small."""
+    axis = int(np.ptp(points, axis=0).argmax())
+    if np.ptp(points[:, axis]) < 0.08:
+        return [_block(hull)]
+    left = points[:, axis] < (points[:, axis].min() + points[:, axis].max()) / 2
+    return [*_parts(points[left], normals[left]), *_parts(points[~left], normals[~left])]
+
+
+def _inside(hull: trimesh.Trimesh, points: np.ndarray) -> np.ndarray:
+    """How deep points are below the surface of a convex mesh [m], negative outside, shape (P, 3) -> (P,)."""
+    offsets = (hull.face_normals * hull.triangles[:, 0]).sum(-1)
+    return (offsets - points @ hull.face_normals.T).min(-1)
 
 
 def _block(hull: trimesh.Trimesh) -> Solid:
