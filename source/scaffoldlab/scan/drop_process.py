@@ -64,7 +64,7 @@ def _floor(path: Path) -> Path:
     from scaffoldlab.usd.writer import UsdWriter
 
     writer = UsdWriter(path, license="")
-    writer.friction("floor", static=0.8, dynamic=0.8, combine="average")
+    writer.friction("floor", static=0.8, dynamic=0.8, combine="average", stiff=True)
     writer.collider("top", "box", size=(4, 4, 0.2), position=(0, 0, -0.1), friction="floor")
     writer.save()
     return path

@@ -53,13 +53,17 @@ def write_usd(obj: ScannedObject, folder: Path) -> Path:
     path = folder / f"{obj.name}.usda"
     writer = UsdWriter(path, license="Scanned; the rights are those of who scanned it.")
     moments, axes = obj.inertia.principal()
-    writer.body("", mass=obj.inertia.mass, inertia=moments, inertia_quat_xyzw=Rotation.from_matrix(axes).as_quat())
+    # Without a velocity iteration PhysX lets five boxes kick each other 8 mm aside when they are stacked.
+    writer.body(
+        "", mass=obj.inertia.mass, inertia=moments, inertia_quat_xyzw=Rotation.from_matrix(axes).as_quat(),
+        velocity_iterations=1,
+    )  # fmt: skip
     picture = None
     if obj.texture is not None:
         picture = f"{obj.name}.png"
         write_atomic(folder / picture, lambda file: obj.texture.convert("RGB").save(file, "png"))
     writer.surface("surface", color=GREY, roughness=0.6, texture=picture and f"./{picture}")
-    writer.friction("touch", static=obj.friction, dynamic=obj.friction, combine="average")
+    writer.friction("touch", static=obj.friction, dynamic=obj.friction, combine="average", stiff=True)
     for number, part in enumerate(obj.parts):
         _write_collider(writer, f"collider_{number:02}", part)
     writer.visual("visual", obj.visual, surface="surface")

@@ -71,9 +71,9 @@ def make_solid(vertices: np.ndarray, faces: np.ndarray, where: str) -> Solid:
 
 
 def decimate(mesh: trimesh.Trimesh, count: int) -> trimesh.Trimesh:
-    """The surface with at most ``count`` faces (quadric edge collapse), without texture."""
+    """A new surface with at most ``count`` faces (quadric edge collapse), without texture."""
     if len(mesh.faces) <= count:
-        return mesh
+        return mesh.copy()
     import fast_simplification
 
     points, faces = fast_simplification.simplify(

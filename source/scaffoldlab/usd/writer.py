@@ -66,6 +66,7 @@ class UsdWriter:
         inertia: Vector | None = None,
         inertia_quat_xyzw: Vector = IDENTITY,
         gravity: bool = True,
+        velocity_iterations: int = VELOCITY_ITERATIONS,
     ) -> str:
         """Adds a rigid body and returns its path; an empty path makes the default prim the body.
 
@@ -77,6 +78,7 @@ class UsdWriter:
             inertia: Principal moments about the body origin, which is then the centre of mass [kg m^2], shape (3,).
             inertia_quat_xyzw: Orientation of the principal axes in the body frame, shape (4,).
             gravity: False for a body that carries its own weight.
+            velocity_iterations: Velocity iterations of PhysX.
         """
         prim = self._xform(path, position, quat_xyzw).GetPrim()
         UsdPhysics.RigidBodyAPI.Apply(prim)
@@ -88,7 +90,7 @@ class UsdWriter:
             mass_api.CreatePrincipalAxesAttr(_quatf(inertia_quat_xyzw))
         prim.AddAppliedSchema("PhysxRigidBodyAPI")
         _attribute(prim, "physxRigidBody:solverPositionIterationCount", Sdf.ValueTypeNames.Int, POSITION_ITERATIONS)
-        _attribute(prim, "physxRigidBody:solverVelocityIterationCount", Sdf.ValueTypeNames.Int, VELOCITY_ITERATIONS)
+        _attribute(prim, "physxRigidBody:solverVelocityIterationCount", Sdf.ValueTypeNames.Int, velocity_iterations)
         if not gravity:
             _attribute(prim, "physxRigidBody:disableGravity", Sdf.ValueTypeNames.Bool, True)
             _attribute(prim, "mjc:gravcomp", Sdf.ValueTypeNames.Float, 1.0)  # MuJoCo-Warp does not read the other
@@ -193,9 +195,24 @@ class UsdWriter:
         return name
 
     def friction(
-        self, name: str, *, static: float, dynamic: float, combine: Literal["average", "max", "min", "multiply"]
+        self,
+        name: str,
+        *,
+        static: float,
+        dynamic: float,
+        combine: Literal["average", "max", "min", "multiply"],
+        stiff: bool = False,
     ) -> str:
-        """Adds a physics material without restitution and returns its name."""
+        """Adds a physics material without restitution and returns its name.
+
+        Args:
+            name: Name of the material.
+            static: Static friction.
+            dynamic: Dynamic friction.
+            combine: How PhysX combines it with that of the other body.
+            stiff: Eight times Newton's usual contact stiffness: a light body of several hulls sinks 1.3 mm into a table
+                and rocks without it, 0.3 mm with it. PhysX has hard contacts anyway.
+        """
         prim = UsdShade.Material.Define(self.stage, self._full(f"Looks/{name}")).GetPrim()
         material = UsdPhysics.MaterialAPI.Apply(prim)
         material.CreateStaticFrictionAttr(static)
@@ -203,6 +220,9 @@ class UsdWriter:
         material.CreateRestitutionAttr(0.0)
         prim.AddAppliedSchema("PhysxMaterialAPI")
         _attribute(prim, "physxMaterial:frictionCombineMode", Sdf.ValueTypeNames.Token, combine)
+        if stiff:
+            _attribute(prim, "newton:contactStiffness", Sdf.ValueTypeNames.Float, 2e4)  # [N/m]
+            _attribute(prim, "newton:contactDamping", Sdf.ValueTypeNames.Float, 200.0)  # [N s/m]
         return name
 
     def joint(
