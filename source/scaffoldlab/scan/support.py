@@ -321,7 +321,7 @@ def _is_convex(points: np.ndarray, hull: trimesh.Trimesh) -> bool:
     tops = hull.face_normals[:, 2] > 0.7
     if not tops.any():
         return True
-    top, _ = trimesh.sample.sample_surface(hull.submesh([tops], append=True), 200, seed=0)
+    top = trimesh.sample.sample_surface(hull.submesh([tops], append=True), 200, seed=0)[0]
     return bool(np.mean(cKDTree(points).query(top)[0] < 0.025) > 0.7)
 
 
