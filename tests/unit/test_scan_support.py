@@ -5,7 +5,8 @@ import pytest
 import trimesh
 
 from scaffoldlab.scan.background import Background
-from scaffoldlab.scan.support import Table, find_solids
+from scaffoldlab.scan.solids import find_solids
+from scaffoldlab.scan.support import Table
 from shapes import shelf
 
 TABLE = Table(np.eye(4), np.zeros(3), np.eye(3), np.array((1.0, 1.2)), 0.0, 0.0)

@@ -31,8 +31,9 @@ from scaffoldlab.scan.render import Renderer, renderer_of
 from scaffoldlab.scan.scene_checks import scene_findings
 from scaffoldlab.scan.scene_files import BACKGROUND, scene_spec, write_background, write_stage
 from scaffoldlab.scan.scene_objects import ObjectFile, refuse_unknown
+from scaffoldlab.scan.solids import Solids, find_solids
 from scaffoldlab.scan.standing import set_down
-from scaffoldlab.scan.support import Solids, Table, find_solids, find_table
+from scaffoldlab.scan.support import Table, find_table
 from scaffoldlab.scan.yaml_text import scene_text
 from scaffoldlab.specs.models import SceneSpec
 

@@ -15,7 +15,8 @@ from scaffoldlab.files import write_atomic
 from scaffoldlab.scan.background import Background
 from scaffoldlab.scan.library import open3d
 from scaffoldlab.scan.placement import Placement
-from scaffoldlab.scan.support import THICKNESS, Solids, Table
+from scaffoldlab.scan.solids import Solids
+from scaffoldlab.scan.support import THICKNESS, Table
 from scaffoldlab.specs.models import AssetSpec, CameraSpec, KeypointSpec, SceneSpec
 
 BACKGROUND = "background"

@@ -10,7 +10,8 @@ from scipy.spatial.transform import Rotation
 
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.scan.placement import Placement, mesh_of
-from scaffoldlab.scan.support import Solids, Table
+from scaffoldlab.scan.solids import Solids
+from scaffoldlab.scan.support import Table
 from scaffoldlab.usd.reader import collider_points
 
 SINK_MAX = 0.02
