@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 from conftest import ROOT
 from scaffoldlab.camera import Camera, RgbdImage
 from scaffoldlab.scan.render import Renderer
-from scaffoldlab.usd.reader import VisualPart, visual_parts
+from scaffoldlab.usd.reader import VisualPart, collider_points, visual_parts
 
 OBJECTS = ROOT / "assets/objects"
 DESK = (0.8, 1.2, 0.04)
@@ -17,11 +17,13 @@ DESK = (0.8, 1.2, 0.04)
 SHELF = (0.30, 0.70, 0.02), (0.20, -0.10, 0.25)
 """Sides of a board, and where its middle is [m]."""
 PLACES = {
-    "apple": (-0.12, 0.15, 0.0354, 40),
-    "box": (0.05, -0.25, 0.0454, -25),
-    "bottle": (0.08, 0.30, 0.0, 10),
+    "apple": (-0.12, 0.15, 40),
+    "box": (0.05, -0.25, -25),
+    "bottle": (0.08, 0.30, 10),
+    "hammer": (-0.25, -0.30, 60),
+    "sponge": (-0.15, -0.05, 15),
 }
-"""x, y, z [m] and yaw [deg] of each object; the bottle's height follows from its file."""
+"""x, y [m] and yaw [deg] of each object."""
 
 
 def pose_of(x, y, z, yaw_deg=0.0, rotation=None):
@@ -37,9 +39,8 @@ def cuboid(size, center, color):
 
 
 def resting(name, x, y, yaw_deg):
-    """The pose of an object that stands on z = 0."""
-    low = min(part.vertices[:, 2].min() for part in visual_parts(OBJECTS / name / f"{name}.usda"))
-    return pose_of(x, y, -low, yaw_deg)
+    """The pose of an object whose colliders stand on z = 0."""
+    return pose_of(x, y, -collider_points(OBJECTS / name / f"{name}.usda")[:, 2].min(), yaw_deg)
 
 
 @dataclass
@@ -73,7 +74,15 @@ class Desk:
 
 
 def make_desk(
-    *, count=6, size=(160, 120), names=tuple(PLACES), noise=0.0, shelf=False, pose_noise=(0.0, 0.0), seed=0, poses=None
+    *,
+    count=6,
+    size=(160, 120),
+    names=("apple", "box", "bottle"),
+    noise=0.0,
+    shelf=False,
+    pose_noise=(0.0, 0.0),
+    seed=0,
+    poses=None,
 ):
     """A desk seen from an arc of cameras, in a capture's world that is turned and moved against gravity.
 
@@ -89,7 +98,7 @@ def make_desk(
     """
     rng = np.random.default_rng(seed)
     world = pose_of(0.4, -0.2, 0.9, 0, Rotation.from_euler("xyz", (100, 20, 50), degrees=True))
-    places = {name: resting(name, PLACES[name][0], PLACES[name][1], PLACES[name][3]) for name in names}
+    places = {name: resting(name, *PLACES[name]) for name in names}
     places |= poses or {}
     truth = {name: world @ pose for name, pose in places.items()}
     bodies = {"desk": (cuboid(DESK, (0, 0, -DESK[2] / 2), (0.5, 0.36, 0.22)),)}

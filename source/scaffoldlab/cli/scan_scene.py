@@ -12,6 +12,8 @@ from scaffoldlab.files import refuse_existing
 from scaffoldlab.specs.paths import ROOT, roots
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from scaffoldlab.scan.scene import SceneSettings
 
 
@@ -47,16 +49,19 @@ def run_scene(args: argparse.Namespace) -> None:
     capture = read_capture(args.capture, depth_unit=args.depth_unit)
     with quiet(_log()) as console:
         with progress_bar(console) as bar:
-            jobs: dict[str, int] = {}
+            jobs: dict[str, TaskID] = {}
 
             def on_step(step: str, done: int, total: int) -> None:
                 if step not in jobs:
                     jobs[step] = bar.add_task(step, total=total)
                 bar.update(jobs[step], completed=done)
 
-            scene = scan_scene(
-                capture, objects, settings, settle=None if args.no_settle else _settle(), on_step=on_step
-            )
+            scene = scan_scene(capture, objects, settings, on_step=on_step)
+            if not args.no_settle:
+                from scaffoldlab.scan.scene_settle import settle_scene
+
+                on_step("settling", 0, 1)
+                scene = settle_scene(scene)
             on_step("report", 0, 1)
             spec = write_scene(scene, out, name=name, usd_folder=f"scenes/{name}", overwrite=args.overwrite)
             for job in jobs.values():
@@ -151,8 +156,3 @@ def _log() -> Path:
     from scaffoldlab.scan.background_cache import cache_folder
 
     return cache_folder() / "scan.log"
-
-
-def _settle():
-    """How the objects are let fall; None where it is not built in."""
-    return

@@ -269,11 +269,12 @@ def _at(target: KeypointSpec, spec: SceneSpec) -> np.ndarray:
     return pose_apply(spec.asset(target.body, spec.name).pose(), np.array(target.point))
 
 
-def _named(names, instruction: str) -> list[str]:
+def _named(names: Iterable[str], instruction: str) -> list[str]:
     """The names that a sentence mentions, in the order in which it does."""
     text = " ".join(re.findall(r"\w+", instruction.lower()))
-    found = {name: re.search(rf"\b{re.escape(_label(name).lower())}s?\b", text) for name in names}
-    return sorted((name for name, match in found.items() if match), key=lambda name: found[name].start())
+    places = {name: re.search(rf"\b{re.escape(_label(name).lower())}s?\b", text) for name in names}
+    starts = {name: match.start() for name, match in places.items() if match}
+    return sorted(starts, key=lambda name: starts[name])
 
 
 def _label(name: str) -> str:

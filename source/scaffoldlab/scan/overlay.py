@@ -80,7 +80,7 @@ def outline(area: np.ndarray) -> np.ndarray:
     """The pixels of an area that touch its outside, shape (height, width), bool."""
     from scipy.ndimage import binary_erosion
 
-    return area & ~binary_erosion(area, border_value=1)
+    return area & ~np.asarray(binary_erosion(area, border_value=1), bool)
 
 
 def draw_overlay(real: np.ndarray, render: Render, names: Sequence[str], objects: Sequence[str]) -> np.ndarray:

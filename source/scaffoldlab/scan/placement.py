@@ -1,17 +1,15 @@
 """Where the objects of a capture are: poses of a tracker over many frames, averaged, checked, and set down."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.scan.library import open3d
-from scaffoldlab.scan.support import Solids, Table
 from scaffoldlab.usd.reader import visual_parts
 
 if TYPE_CHECKING:
@@ -21,12 +19,6 @@ POSITION_OUTLIER = 0.02
 """Poses further than this from the median position are left out [m]."""
 ANGLE_OUTLIER = 10.0
 """Poses turned further than this from the middle one are left out [deg]."""
-SINK_MAX = 0.02
-"""How deep in what it stands on an object may be placed [m]; it is lifted."""
-FLOAT_MAX = 0.10
-"""How high above everything an object may be placed [m]."""
-FLOAT_OK = 0.01
-"""Above this gap below an object there is a warning [m]."""
 
 
 class PoseTracker(Protocol):
@@ -108,7 +100,8 @@ class Placement:
         dropped: Poses that were left out.
         spread: Root mean square distance of the poses from their mean [m].
         spread_deg: Root mean square angle of the poses to their mean [deg].
-        lifted: How far it was lifted to stand on something [m].
+        lifted: How far it was lifted to stand on something [m]; negative if it was lowered.
+        turned_deg: By how much it was turned to stand flat [deg].
         gap: How high it is above what is below it [m].
     """
 
@@ -120,6 +113,7 @@ class Placement:
     spread: float
     spread_deg: float
     lifted: float = 0.0
+    turned_deg: float = 0.0
     gap: float = 0.0
 
 
@@ -154,66 +148,10 @@ def place(name: str, tracker: PoseTracker) -> Placement | None:
     )
 
 
-def set_down(
-    placements: Sequence[Placement], files: Mapping[str, Path], table: Table, solids: Solids
-) -> list[Placement]:
-    """The objects in the env frame, each lifted out of what it stands on, lowest first.
-
-    Args:
-        placements: In the capture's world.
-        files: USD file of each object.
-        table: The table.
-        solids: What else is solid.
-
-    Raises:
-        ScaffoldError: An object is under the table, beside it, or in the air.
-    """
-    moved = [replace(p, pose=table.pose_ew @ p.pose) for p in placements]
-    corners = {p.name: mesh_of(files[p.name]).vertices @ p.pose[:3, :3].T + p.pose[:3, 3] for p in moved}
-    below: dict[str, np.ndarray] = {f"solid {i}": solid.corners_e for i, solid in enumerate(solids.solids)}
-    done = []
-    for placement in sorted(moved, key=lambda p: corners[p.name][:, 2].min()):
-        points = corners[placement.name]
-        low = float(table.above(points).min())
-        _check_above(placement, points, low, table)
-        tops = [float(table.above(other).max()) for other in below.values() if _overlap(points, other)]
-        on_table = table.beside(points[table.above(points).argmin()]) < 0.01
-        # What reaches less than SINK_MAX into it carries it; what reaches further stands beside it.
-        gap = low - max([top for top in [*([0.0] if on_table else []), *tops] if top < low + SINK_MAX], default=-np.inf)
-        if gap > FLOAT_MAX:
-            held = "nothing at all" if not np.isfinite(gap) else f"a gap of {100 * gap:.0f} cm"
-            raise ScaffoldError(
-                f"scan scene: {placement.name!r} is in the air: its lowest point is {100 * low:.0f} cm above the table "
-                f"with {held} below it; allowed: {100 * FLOAT_MAX:.0f} cm. Check its poses (was it tracked with the "
-                "mesh of this object, in metres?), or leave it out of --objects."
-            )
-        lift = max(0.0, -gap)
-        pose = placement.pose.copy()
-        pose[:3, 3] += lift * table.rotation_eb[:, 2]
-        below[placement.name] = points + lift * table.rotation_eb[:, 2]
-        done.append(replace(placement, pose=pose, lifted=lift, gap=max(0.0, gap)))
-    return sorted(done, key=lambda p: [q.name for q in placements].index(p.name))
-
-
-def _check_above(placement: Placement, points: np.ndarray, low: float, table: Table) -> None:
-    """Refuses an object that is under the table."""
-    if low < -SINK_MAX and table.beside(points.mean(0)) < 0.05:
-        raise ScaffoldError(
-            f"scan scene: {placement.name!r} is under the table: its lowest point is {-100 * low:.1f} cm below the "
-            f"table's top; allowed: {100 * SINK_MAX:.0f} cm. Check its poses (was it tracked with the mesh of this "
-            "object, in metres, and in its frame?) and the direction of --up."
-        )
-
-
-def _overlap(points: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two bodies are above one another, by their bounds over ground."""
-    low, high = points[:, :2].min(0), points[:, :2].max(0)
-    return bool((other[:, :2].max(0) > low).all() and (other[:, :2].min(0) < high).all())
-
-
 def mesh_of(path: Path) -> trimesh.Trimesh:
     """What cameras see of an asset, as one mesh in its frame."""
-    return trimesh.util.concatenate([trimesh.Trimesh(p.vertices, p.faces, process=False) for p in visual_parts(path)])
+    parts = [trimesh.Trimesh(part.vertices, part.faces, process=False) for part in visual_parts(path)]
+    return cast(trimesh.Trimesh, trimesh.util.concatenate(parts))
 
 
 def seen_mask(frame: "Frame", name: str) -> np.ndarray | None:
@@ -230,7 +168,7 @@ def masked_points(frame: "Frame", name: str) -> np.ndarray:
     if mask is None:
         return np.empty((0, 3))
     image = frame.image()
-    inner = binary_erosion(mask, iterations=2 if mask.sum() > 400 else 1) & (image.depth > 0)
+    inner = np.asarray(binary_erosion(mask, iterations=2 if mask.sum() > 400 else 1), bool) & (image.depth > 0)
     rows, columns = np.nonzero(inner)
     if not len(rows):
         return np.empty((0, 3))

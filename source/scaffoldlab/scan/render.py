@@ -122,7 +122,8 @@ def _albedo(part: VisualPart, faces: np.ndarray, barycentric: np.ndarray) -> np.
     picture = _picture(part.texture)
     second, third = barycentric.T[..., None]
     corners = part.uv[part.faces[faces]]
-    u, v = ((1 - second - third) * corners[:, 0] + second * corners[:, 1] + third * corners[:, 2]).T % 1.0
+    uv = (1 - second - third) * corners[:, 0] + second * corners[:, 1] + third * corners[:, 2]
+    u, v = np.where(np.abs(uv - 1) < 1e-5, 1.0, uv % 1.0).T  # 1 is the far edge of the picture, not the near one
     rows = ((1 - v) * len(picture)).astype(int).clip(0, len(picture) - 1)
     return picture[rows, (u * picture.shape[1]).astype(int).clip(0, picture.shape[1] - 1)]
 

@@ -10,12 +10,13 @@ import numpy as np
 from scaffoldlab.camera import Camera
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.files import refuse_existing, write_atomic, write_folder
-from scaffoldlab.geometry import not_rigid
 from scaffoldlab.scan.background import Background, read_cloud
 from scaffoldlab.scan.background_cache import cached
+from scaffoldlab.scan.capture_checks import usable_poses
 from scaffoldlab.scan.findings import Finding
 from scaffoldlab.scan.fusion import DEPTH_MAX, FRAMES_MAX, fuse
 from scaffoldlab.scan.keypoint_candidates import object_keypoints, static_keypoints
+from scaffoldlab.scan.object_frame import in_body_frame
 from scaffoldlab.scan.overlap import spread
 from scaffoldlab.scan.overlay import Reprojection, reprojection
 from scaffoldlab.scan.placement import (
@@ -25,13 +26,14 @@ from scaffoldlab.scan.placement import (
     masked_points,
     place,
     seen_mask,
-    set_down,
 )
 from scaffoldlab.scan.render import Renderer, renderer_of
 from scaffoldlab.scan.scene_checks import scene_findings
 from scaffoldlab.scan.scene_files import BACKGROUND, scene_spec, write_background, write_stage
 from scaffoldlab.scan.scene_objects import ObjectFile, refuse_unknown
-from scaffoldlab.scan.support import Solids, Table, find_solids, find_table
+from scaffoldlab.scan.solids import Solids, find_solids
+from scaffoldlab.scan.standing import set_down
+from scaffoldlab.scan.support import Table, find_table
 from scaffoldlab.scan.yaml_text import scene_text
 from scaffoldlab.specs.models import SceneSpec
 
@@ -39,8 +41,6 @@ if TYPE_CHECKING:
     from scaffoldlab.scan.capture import Capture
     from scaffoldlab.scan.frame import Frame
 
-Settle = Callable[[Mapping[str, tuple[Path, np.ndarray]]], Mapping[str, tuple[float, float]]]
-"""Lets bodies fall for 2 s: USD file and pose of each, to the displacement [m] and the tilt [deg] of each."""
 UNNAMED = "object"
 """What a capture calls an object whose masks are in no folder of its name."""
 MEASURED_MAX = 40
@@ -113,7 +113,6 @@ def scan_scene(
     objects: Mapping[str, ObjectFile],
     settings: SceneSettings | None = None,
     *,
-    settle: Settle | None = None,
     on_step: Callable[[str, int, int], object] = lambda step, done, total: None,
 ) -> ScannedScene:
     """Finds the table and the objects of a capture, and measures how well they fit the pictures.
@@ -122,7 +121,6 @@ def scan_scene(
         capture: The capture.
         objects: The objects' files by name; those that the capture does not show are left out.
         settings: What the scan is told.
-        settle: Lets the objects fall in simulation; None: they are not let fall.
         on_step: Called with the name of a step, and how much of it is done.
 
     Raises:
@@ -130,11 +128,11 @@ def scan_scene(
             or an object is not on it.
     """
     settings = settings or SceneSettings()
-    frames = [without_failures(frame) for frame in (capture.frames if capture.posed else capture.frames[:1])]
-    frames = [_named(frame, list(objects)) for frame in frames]
-    shown = sorted({name for frame in frames for name in (*frame.masks, *frame.object_poses)})
+    capture = replace(capture, frames=[_named(frame, list(objects)) for frame in capture.frames])
+    frames = _usable(capture)
+    shown = capture.object_names
     wanted = refuse_unknown(capture.folder, shown, objects, settings.without)
-    tracked = {name: found for name in wanted if (found := place(name, FoundationPoseFolder(frames)))}
+    tracked = {n: found for n, o in wanted.items() if (found := _tracked(n, o.path, capture, frames))}
     background, kept = _background(capture, frames, shown, wanted, tracked, settings, on_step)
     reference = _reference(frames, list(wanted))
     on_step("table", 0, 1)
@@ -156,8 +154,6 @@ def scan_scene(
     on_step("overlay", 0, 1)
     in_world = {p.name: np.linalg.inv(table.pose_ew) @ p.pose for p in placements}
     errors = reprojection(spread(frames, MEASURED_MAX), renderer_of(files, in_world), list(wanted))
-    bodies = {p.name: (files[p.name], p.pose) for p in placements if wanted[p.name].kind == "rigid"}
-    settled = dict(settle(bodies)) if settle and bodies else {}
     scene = ScannedScene(
         frames=frames,
         reference=reference,
@@ -167,7 +163,6 @@ def scan_scene(
         background=background,
         placements=placements,
         reprojection=errors,
-        settled=settled,
     )
     fused = 0 if settings.cloud else min(len(frames), settings.frames_max)
     return replace(scene, findings=scene_findings(capture, scene, fused=fused, kept=kept))
@@ -210,14 +205,16 @@ def write_scene(scene: ScannedScene, out: Path, *, name: str, usd_folder: str, o
     return spec
 
 
-def without_failures(frame: "Frame") -> "Frame":
-    """The frame without object poses that are no poses: not rigid, or a failed registration's identity."""
-    good = {
-        name: pose
-        for name, pose in frame.object_poses.items()
-        if not not_rigid(pose) and not np.array_equal(pose[:3, :3], np.eye(3))
-    }
-    return replace(frame, object_poses=good)
+def _usable(capture: "Capture") -> list["Frame"]:
+    """The frames whose cameras are known, with those object poses that are no failures."""
+    frames = capture.frames if capture.posed else capture.frames[:1]
+    tracked = {name for frame in frames for name in frame.object_poses}
+    known = replace(capture, frames=list(frames))
+    good = {name: usable_poses(known, name) for name in tracked}
+    return [
+        replace(f, object_poses={name: poses[f.name] for name, poses in good.items() if f.name in poses})
+        for f in frames
+    ]
 
 
 def _named(frame: "Frame", names: Sequence[str]) -> "Frame":
@@ -279,6 +276,17 @@ def _things(frames: Sequence["Frame"], names: Sequence[str], tracked: Mapping[st
         if len(points):
             found.append(np.median(points, axis=0))
     return np.array(found).reshape(-1, 3)
+
+
+def _tracked(name: str, path: Path, capture: "Capture", frames: Sequence["Frame"]) -> Placement | None:
+    """Where the recorded poses of an object have it; those that are failures count as left out."""
+    of_body, of_mesh = in_body_frame(frames, name, path)
+    found = place(name, FoundationPoseFolder(of_body))
+    recorded = sum(name in frame.object_poses for frame in (capture.frames if capture.posed else capture.frames[:1]))
+    if found is None:
+        return None
+    who = f"{found.tracker} of the scanned mesh" if of_mesh else found.tracker
+    return replace(found, tracker=who, dropped=recorded - found.looks)
 
 
 def _placed(name: str, tracked: Mapping[str, Placement], fitted: IcpTracker, folder: Path) -> Placement:

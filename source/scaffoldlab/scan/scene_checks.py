@@ -1,9 +1,11 @@
 """What a scan of a scene has to say about itself: one finding a line, for the console, report.json and the page."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from scaffoldlab.scan.findings import Finding
-from scaffoldlab.scan.placement import FLOAT_OK, Placement
+from scaffoldlab.scan.placement import Placement
+from scaffoldlab.scan.standing import FLOAT_OK
 
 if TYPE_CHECKING:
     from scaffoldlab.scan.capture import Capture
@@ -31,9 +33,13 @@ def scene_findings(capture: "Capture", scene: "ScannedScene", *, fused: int, kep
     findings = [_frames(capture, scene, fused, kept), _table(scene), _solids(scene)]
     for placement in scene.placements:
         findings += [_poses(placement), _rest(placement)]
-        findings += _overlay(scene, placement.name)
-        findings += _settled(scene, placement.name)
+        findings.append(_overlay(scene, placement.name))
     return findings
+
+
+def settle_findings(settled: Mapping[str, tuple[float, float]]) -> list[Finding]:
+    """What is to be said about objects that were let fall: displacement [m] and tilt [deg] of each."""
+    return [_settled(name, *moved) for name, moved in settled.items()]
 
 
 def _finding(check: str, trouble: str, seen: str, fix: str) -> Finding:
@@ -82,27 +88,27 @@ def _poses(placement: Placement) -> Finding:
 
 
 def _rest(placement: Placement) -> Finding:
-    seen = f"lifted by {1000 * placement.lifted:.1f} mm" if placement.lifted > 5e-4 else "not lifted"
-    seen += f", {1000 * placement.gap:.1f} mm above what is below it" if placement.gap > 5e-4 else ", it rests"
-    trouble = "it hovers" if placement.gap > FLOAT_OK else "it was deep inside" if placement.lifted > FLOAT_OK else ""
+    if placement.gap > FLOAT_OK:
+        seen, trouble = f"{1000 * placement.gap:.1f} mm above what is below it", "it hovers"
+    else:
+        way = "lifted" if placement.lifted >= 0 else "lowered"
+        seen = f"{way} by {1000 * abs(placement.lifted):.1f} mm and turned by {placement.turned_deg:.1f} deg to stand"
+        trouble = "it was deep inside" if placement.lifted > FLOAT_OK else ""
     return _finding(f"{placement.name}: rest", trouble, seen, "Check the pose, the mesh's scale and the table")
 
 
-def _overlay(scene: "ScannedScene", name: str) -> list[Finding]:
+def _overlay(scene: "ScannedScene", name: str) -> Finding:
     error = scene.reprojection.get(name)
     if error is None:
-        return [_finding(f"{name}: overlay", "not measured", "no masks", "Add masks to measure the overlay")]
+        return _finding(f"{name}: overlay", "not measured", "no masks", "Add masks to measure the overlay")
     seen = f"outlines {error.contour_px:.1f} px apart, middles {error.centroid_px:.1f} px"
     seen += f", {100 * error.overlap:.0f} % overlap, in {error.frames} frame{'s' if error.frames > 1 else ''}"
     allowed = CONTOUR_OK * max(1.0, scene.reference.camera.width / 640)
     trouble = f"more than {allowed:.1f} px" if max(error.contour_px, error.centroid_px) > allowed else ""
-    return [_finding(f"{name}: overlay", trouble, seen, "Look at the overlay: check masks, mesh scale and poses")]
+    return _finding(f"{name}: overlay", trouble, seen, "Look at the overlay: check masks, mesh scale and poses")
 
 
-def _settled(scene: "ScannedScene", name: str) -> list[Finding]:
-    if name not in scene.settled:
-        return []
-    distance, tilt = scene.settled[name]
-    trouble = "it does not stay where it was" if distance > SETTLE_OK or tilt > TILT_OK else ""
-    seen = f"moved {1000 * distance:.1f} mm and turned {tilt:.1f} deg in 2 s of simulation"
-    return [_finding(f"{name}: settled", trouble, seen, "Look at its colliders, and at what it stands on")]
+def _settled(name: str, distance: float, tilt_deg: float) -> Finding:
+    trouble = "it does not stay where it was" if distance > SETTLE_OK or tilt_deg > TILT_OK else ""
+    seen = f"moved {1000 * distance:.1f} mm and turned {tilt_deg:.1f} deg in 2 s of simulation"
+    return _finding(f"{name}: settled", trouble, seen, "Look at its colliders, and at what it stands on")

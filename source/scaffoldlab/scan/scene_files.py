@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import trimesh
@@ -14,7 +15,8 @@ from scaffoldlab.files import write_atomic
 from scaffoldlab.scan.background import Background
 from scaffoldlab.scan.library import open3d
 from scaffoldlab.scan.placement import Placement
-from scaffoldlab.scan.support import THICKNESS, Solids, Table
+from scaffoldlab.scan.solids import Solids
+from scaffoldlab.scan.support import THICKNESS, Table
 from scaffoldlab.specs.models import AssetSpec, CameraSpec, KeypointSpec, SceneSpec
 
 BACKGROUND = "background"
@@ -152,7 +154,7 @@ def scene_spec(
         camera: The real camera that the scene is shown from, in the env frame.
         keypoints: Candidates.
     """
-    assets = [{"name": BACKGROUND, "kind": "static", "usd": usd[BACKGROUND]}]
+    assets: list[dict[str, Any]] = [{"name": BACKGROUND, "kind": "static", "usd": usd[BACKGROUND]}]
     for p in placements:
         roll, pitch, yaw = Rotation.from_matrix(p.pose[:3, :3]).as_euler("xyz", degrees=True)
         angles = {"roll_deg": roll, "pitch_deg": pitch, "yaw_deg": yaw}

@@ -67,6 +67,7 @@ def report_values(scene: "ScannedScene", spec: SceneSpec, name: str) -> dict[str
             "scatter": round(p.spread, 5),
             "scatter_deg": round(p.spread_deg, 3),
             "lifted": round(p.lifted, 5),
+            "turned_deg": round(p.turned_deg, 3),
             "gap": round(p.gap, 5),
             "reprojection": {k: round(v, 3) for k, v in asdict(error).items()} if error else None,
             "settled": {"displacement": round(settled[0], 5), "tilt_deg": round(settled[1], 2)} if settled else None,
@@ -148,7 +149,7 @@ def _gif(pictures: Sequence[np.ndarray]) -> str:
     """An endless animation with one palette for all pictures, or colours flicker."""
     buffer = io.BytesIO()
     sheet = Image.fromarray(np.concatenate(pictures[:: max(1, len(pictures) // 6)]))
-    palette = sheet.quantize(256, method=Image.Quantize.MAXCOVERAGE)  # an apple is small, and red
+    palette = sheet.quantize(256, method=Image.Quantize.MEDIANCUT, kmeans=3)  # small things keep their colours
     frames = [Image.fromarray(p).quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
     frames[0].save(buffer, "gif", save_all=True, append_images=frames[1:], duration=TURN_MS, loop=0, optimize=False)
     return _data_uri("image/gif", buffer)

@@ -1,6 +1,5 @@
-"""Finds what things stand on: the table as a box under its top, and boards, walls and blocks as convex solids."""
+"""Finds what things stand on: the plane of a table, its edges, and the env frame that it gives."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,7 +118,8 @@ def _planes(background: Background, count: int = 6):
 
 
 def _fitted(points: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
-    """The least squares plane of the points, twice, the second time without those that are off."""
+    """The least squares plane of the points, three times, each time without those that are off."""
+    normal = np.zeros(3)
     for _ in range(3):
         middle = points.mean(0)
         normal = np.linalg.svd((points - middle)[:: max(1, len(points) // 20_000)], full_matrices=False)[2][2]
@@ -143,9 +143,9 @@ def _no_table(normal: np.ndarray, offset: float, points: np.ndarray, cameras: np
 
 def _table(normal: np.ndarray, points: np.ndarray, forward: np.ndarray, up: np.ndarray | None, height: float) -> Table:
     """The table of a plane's points: the largest patch of them, its oriented rectangle, and the env frame."""
-    rotation = _rotation_with_up(normal)
+    rotation = rotation_with_up(normal)
     flat = points @ rotation.T
-    patch = flat[_largest_patch(flat[:, :2])]
+    patch = flat[largest_patch(flat[:, :2])]
     to_origin, size = trimesh.bounds.oriented_bounds_2D(patch[:, :2])
     turn = np.eye(3)
     turn[:2, :2] = to_origin[:2, :2]
@@ -155,7 +155,7 @@ def _table(normal: np.ndarray, points: np.ndarray, forward: np.ndarray, up: np.n
     axes = np.array(((c, s, 0), (-s, c, 0), (0, 0, 1))) @ turn @ rotation  # rows: the table's axes in the world
     size = np.asarray(size)[::-1] if quarter % 2 else np.asarray(size)
     middle = np.append(np.linalg.inv(to_origin)[:2, 2], patch[:, 2].mean()) @ rotation
-    rotation_ew = axes if up is None else _rotation_with_up(up, axes[0])
+    rotation_ew = axes if up is None else rotation_with_up(up, axes[0])
     pose_ew = np.eye(4)
     pose_ew[:3, :3], pose_ew[:3, 3] = rotation_ew, (0, 0, height) - rotation_ew @ middle
     tilt = 0.0 if up is None else float(np.degrees(np.arccos(np.clip(normal @ up, -1, 1))))
@@ -163,15 +163,14 @@ def _table(normal: np.ndarray, points: np.ndarray, forward: np.ndarray, up: np.n
     return Table(pose_ew, np.array((0.0, 0.0, height)), rotation_ew @ axes.T, size, tilt, residual)
 
 
-def _rotation_with_up(up: np.ndarray, forward: np.ndarray | None = None) -> np.ndarray:
+def rotation_with_up(up: np.ndarray, forward: np.ndarray | None = None) -> np.ndarray:
     """The rotation that takes ``up`` to z, and ``forward`` into the half plane of x, as nearly as that allows."""
-    forward = np.eye(3)[np.abs(up).argmin()] if forward is None else forward
-    y = np.cross(up, forward)
+    y = np.cross(up, np.eye(3)[np.abs(up).argmin()] if forward is None else forward)
     y /= np.linalg.norm(y)
     return np.stack((np.cross(y, up), y, up))
 
 
-def _largest_patch(points: np.ndarray, cell: float = 0.03) -> np.ndarray:
+def largest_patch(points: np.ndarray, cell: float = 0.03) -> np.ndarray:
     """Which points of a plane belong to its largest connected patch, shapes (P, 2) -> (P,), bool."""
     from scipy.ndimage import binary_closing, label
 
@@ -179,159 +178,8 @@ def _largest_patch(points: np.ndarray, cell: float = 0.03) -> np.ndarray:
     counts = np.zeros(index.max(0) + 4, int)
     np.add.at(counts, tuple(index.T), 1)
     solid = binary_closing(counts >= 2, iterations=2)
-    patches = label(solid)[0][tuple(index.T)]
+    numbered: np.ndarray = label(solid)[0]  # pyright: ignore[reportAssignmentType, reportIndexIssue]
+    patches = numbered[tuple(index.T)].astype(int)
     sizes = np.bincount(patches)
     sizes[0] = 0
     return patches == sizes.argmax()
-
-
-# --- what else is solid ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Solid:
-    """A convex piece of the background.
-
-    Attributes:
-        kind: A board (level), a wall (upright), or a block of any convex shape.
-        corners_e: Its corners in the env frame [m], shape (V, 3).
-    """
-
-    kind: str
-    corners_e: np.ndarray
-
-    @property
-    def hull(self) -> trimesh.Trimesh:
-        """The solid as a mesh, in the env frame."""
-        return trimesh.convex.convex_hull(self.corners_e)
-
-
-@dataclass(frozen=True)
-class Solids:
-    """What else is solid near the table.
-
-    Attributes:
-        solids: The convex pieces, largest first.
-        dropped: Clusters of points that were too small to be anything.
-    """
-
-    solids: list[Solid]
-    dropped: int
-
-
-def find_solids(
-    background: Background,
-    table: Table,
-    *,
-    clearance: float = 0.015,
-    margin: float = 0.15,
-    reach: float = 1.0,
-    smallest: float = 0.04,
-) -> Solids:
-    """Convex solids for the points that stand above the table or just beside it.
-
-    A cluster of points that is convex becomes its hull. Others are taken apart into flat boards and walls, as a shelf
-    is, and hulls of what remains.
-
-    Args:
-        background: In the env frame.
-        table: The table.
-        clearance: Points lower than this above the table are the table [m].
-        margin: How far beside the table's edges is looked [m].
-        reach: How far above the table is looked [m].
-        smallest: Clusters with a diagonal below this are dropped [m].
-    """
-    height = table.above(background.points)
-    near = (height > clearance) & (height < reach) & (table.beside(background.points) < margin)
-    points, normals = _thinned(background.points[near], background.normals[near])
-    solids: list[Solid] = []
-    dropped = 0
-    for cluster in _clusters(points):
-        if len(cluster) < 15 or np.linalg.norm(np.ptp(points[cluster], axis=0)) < smallest:
-            dropped += 1
-            continue
-        solids += _pieces(points[cluster], normals[cluster])
-    return Solids(sorted(solids, key=lambda solid: -solid.hull.volume), dropped)
-
-
-def _thinned(points: np.ndarray, normals: np.ndarray, voxel: float = 0.01) -> tuple[np.ndarray, np.ndarray]:
-    """One point for each occupied voxel."""
-    o3d = open3d()
-    cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points))
-    cloud.normals = o3d.utility.Vector3dVector(normals)
-    cloud = cloud.voxel_down_sample(voxel)
-    return np.asarray(cloud.points), np.asarray(cloud.normals)
-
-
-def _clusters(points: np.ndarray, gap: float = 0.025) -> list[np.ndarray]:
-    """Indices of points that hang together (DBSCAN), largest first; points on their own belong to none."""
-    if not len(points):
-        return []
-    o3d = open3d()
-    cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points))
-    labels = np.asarray(cloud.cluster_dbscan(gap, 5))
-    clusters = [np.flatnonzero(labels == k) for k in range(labels.max() + 1)]
-    return sorted(clusters, key=len, reverse=True)
-
-
-def _pieces(points: np.ndarray, normals: np.ndarray, depth: int = 0) -> Sequence[Solid]:
-    """A cluster as convex pieces, shapes (P, 3) and (P, 3)."""
-    if len(points) < 15 or _spread(points) < 0.002:
-        return [_board(points, normals)] if len(points) >= 15 else []
-    hull = trimesh.convex.convex_hull(points)
-    inside = -trimesh.proximity.signed_distance(hull, points[:: max(1, len(points) // 400)])
-    if depth == 6 or np.mean(np.abs(inside) < 0.015) > 0.9:
-        return [Solid("block", np.asarray(hull.vertices))]
-    normal, flat = max(_flat_parts(points, normals), key=lambda part: part[1].sum(), default=(None, None))
-    if flat is None or flat.sum() < max(30, 0.1 * len(points)):
-        return [Solid("block", np.asarray(hull.vertices))]
-    patch = _largest_patch((points[flat] @ _rotation_with_up(normal).T)[:, :2])
-    taken = np.flatnonzero(flat)[patch]
-    rest = np.setdiff1d(np.arange(len(points)), taken)
-    pieces = [_board(points[taken], normals[taken])]
-    for cluster in _clusters(points[rest]):
-        if len(cluster) >= 15:
-            pieces += _pieces(points[rest][cluster], normals[rest][cluster], depth + 1)
-    return pieces
-
-
-def _flat_parts(points: np.ndarray, normals: np.ndarray):
-    """Level or upright planes of a cluster: normal, and which points are on them and face along them."""
-    o3d = open3d()
-    o3d.utility.random.seed(0)
-    left = np.arange(len(points))
-    for _ in range(4):
-        if len(left) < 30:
-            return
-        cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points[left]))
-        plane, inliers = cloud.segment_plane(0.01, 3, 400)
-        normal, offset = np.array(plane[:3]), plane[3]
-        if abs(normal[2]) > 0.94 or abs(normal[2]) < 0.34:  # within 20 deg of level or upright
-            # Both faces of a thin board count, and those of one that stands across it do not.
-            flat = (np.abs(points @ normal + offset) < 0.03) & (np.abs(normals @ normal) > 0.8)
-            yield normal, flat
-        left = np.delete(left, inliers)
-
-
-def _spread(points: np.ndarray) -> float:
-    """Standard deviation of points across their flattest direction [m]."""
-    middle = points - points.mean(0)
-    return float(np.sqrt(np.linalg.eigvalsh(middle.T @ middle / len(points))[0]))
-
-
-def _board(points: np.ndarray, normals: np.ndarray, thinnest: float = 0.01) -> Solid:
-    """A flat box around points of one or both faces; where only one was seen, it lies behind it."""
-    middle = points.mean(0)
-    normal = np.linalg.svd(points - middle, full_matrices=False)[2][2]
-    normal = normal if (normals @ normal).mean() >= 0 else -normal
-    rotation = _rotation_with_up(normal)
-    local = points @ rotation.T
-    to_origin, size = trimesh.bounds.oriented_bounds_2D(local[:, :2])
-    low, high = np.percentile(local[:, 2], (2, 98))
-    low = min(low, high - thinnest)
-    square = np.array(((-1, -1), (1, -1), (1, 1), (-1, 1))) * np.asarray(size) / 2
-    inverse = np.linalg.inv(to_origin)
-    square = square @ inverse[:2, :2].T + inverse[:2, 2]
-    corners = np.concatenate([np.column_stack((square, np.full(4, z))) for z in (low, high)])
-    kind = "board" if abs(normal[2]) > 0.7 else "wall"
-    return Solid(kind, corners @ rotation)

@@ -10,7 +10,7 @@ import torch
 import trimesh
 from isaaclab.envs import ManagerBasedRLEnvCfg
 from isaaclab.sensors import CameraCfg
-from isaaclab.sim import PinholeCameraCfg
+from isaaclab.sim import OpenCvPinholeDistortionCfg, PinholeCameraCfg
 from isaaclab_newton.renderers import NewtonWarpRendererCfg
 
 from scaffoldlab.camera import Camera, RgbdImage
@@ -40,18 +40,23 @@ def add_camera(cfg: ManagerBasedRLEnvCfg, spec: CameraSpec, *, size: int | None 
         offset=CameraCfg.OffsetCfg(
             pos=tuple(camera.pose_ec[:3, 3]), rot=tuple(quat_wxyz[[1, 2, 3, 0]]), convention="ros"
         ),
-        spawn=PinholeCameraCfg.from_intrinsic_matrix(
-            camera.intrinsics.reshape(-1).tolist(),
-            camera.width,
-            camera.height,
-            clipping_range=(0.05, 20.0),
+        spawn=PinholeCameraCfg(
             focal_length=FOCAL_LENGTH,
+            horizontal_aperture=FOCAL_LENGTH * camera.width / float(camera.intrinsics[0, 0]),
+            clipping_range=(0.05, 20.0),
+            distortion=_calibration(camera) if spec.intrinsics else None,
         ),
         width=camera.width,
         height=camera.height,
         data_types=["rgb", "distance_to_image_plane"],
         renderer_cfg=NewtonWarpRendererCfg(enable_shadows=True),
     )
+
+
+def _calibration(camera: Camera) -> OpenCvPinholeDistortionCfg:
+    """A real camera without distortion: the only way to an axis off the centre and to pixels that are not square."""
+    (fx, _, cx), (_, fy, cy) = camera.intrinsics[:2].tolist()
+    return OpenCvPinholeDistortionCfg(fx=fx, fy=fy, cx=cx, cy=cy, image_size=(camera.width, camera.height))
 
 
 def take_pictures(env: ManagerBasedRLEnv, camera: Camera) -> list[RgbdImage]:

@@ -126,6 +126,12 @@ def visual_parts(path: Path, link: str = "") -> tuple[VisualPart, ...]:
     return tuple(parts)
 
 
+def layer_facts(path: Path) -> dict[str, object]:
+    """What a file says about where it came from, e.g. ``source`` and ``file_to_body`` of a scanned object."""
+    stage = Usd.Stage.Open(str(path))
+    return dict(stage.GetRootLayer().customLayerData)
+
+
 def is_rigid(path: Path) -> bool:
     """Whether the default prim of an asset is a rigid body."""
     stage = Usd.Stage.Open(str(path))
@@ -172,6 +178,35 @@ def collider_boxes(path: Path, link: str = "") -> list[tuple[np.ndarray, np.ndar
             center = matrix[:3, :3] @ ((low + high) / 2) + matrix[:3, 3]
             boxes.append((center, matrix[:3, :3] / scale, (high - low) / 2 * scale))
     return boxes
+
+
+@cache
+def collider_points(path: Path) -> np.ndarray:
+    """Points whose convex hull is that of an asset's colliders, in its frame [m], shape (P, 3)."""
+    stage = Usd.Stage.Open(str(path))
+    root, cache, points = stage.GetDefaultPrim(), UsdGeom.XformCache(), []
+    for prim in Usd.PrimRange(root):
+        if prim.HasAPI(UsdPhysics.CollisionAPI):
+            matrix = np.array(cache.ComputeRelativeTransform(prim, root)[0]).T
+            points.append(_outline(prim) @ matrix[:3, :3].T + matrix[:3, 3])
+    return np.concatenate(points) if points else np.empty((0, 3))
+
+
+def _outline(prim: Usd.Prim) -> np.ndarray:
+    """Points of a collider in its own frame, shape (P, 3); a round one gives a fine mesh's."""
+    if prim.IsA(UsdGeom.Mesh):
+        return np.asarray(UsdGeom.Mesh(prim).GetPointsAttr().Get(), float)
+    if prim.IsA(UsdGeom.Cube):
+        return np.asarray(trimesh.creation.box(np.full(3, UsdGeom.Cube(prim).GetSizeAttr().Get())).vertices)
+    if prim.IsA(UsdGeom.Sphere):
+        return np.asarray(trimesh.creation.icosphere(3, UsdGeom.Sphere(prim).GetRadiusAttr().Get()).vertices)
+    capsule = prim.IsA(UsdGeom.Capsule)
+    schema = UsdGeom.Capsule(prim) if capsule else UsdGeom.Cylinder(prim)
+    radius, height = schema.GetRadiusAttr().Get(), schema.GetHeightAttr().Get()
+    make = trimesh.creation.capsule if capsule else trimesh.creation.cylinder
+    mesh = make(radius=radius, height=height)
+    turn = {"X": [2, 0, 1], "Y": [1, 2, 0], "Z": [0, 1, 2]}[schema.GetAxisAttr().Get()]
+    return np.asarray(mesh.vertices - mesh.bounds.mean(0))[:, turn]
 
 
 def link_poses(path: Path, joint_positions: dict[str, float]) -> dict[str, np.ndarray]:

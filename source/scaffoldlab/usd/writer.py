@@ -8,7 +8,7 @@ import numpy as np
 import trimesh
 from pxr import Gf, Sdf, Usd, UsdGeom, UsdPhysics, UsdShade, Vt
 
-Vector = Sequence[float]
+Vector = Sequence[float] | np.ndarray
 POSITION_ITERATIONS, VELOCITY_ITERATIONS = 8, 0
 """Solver iterations of PhysX (Scaffolds, Table 2)."""
 IDENTITY = (0.0, 0.0, 0.0, 1.0)
