@@ -211,7 +211,8 @@ def _evaluation(
         "trials": protocol.trials,
         "seed": seed,
     }
-    return Artefact("evaluate", options | where, "metrics.json", tuple(row.overrides))
+    overrides = row.overrides if row.test_overrides is None else row.test_overrides
+    return Artefact("evaluate", options | where, "metrics.json", tuple(overrides))
 
 
 def _policy(

@@ -36,6 +36,8 @@ class RowSpec(Strict):
     """Row whose policy gives the demonstrations."""
     overrides: list[str] = []
     """Hydra overrides of env and agent."""
+    test_overrides: list[str] | None = None
+    """Overrides of the test, where they differ from those of the training."""
 
     @model_validator(mode="after")
     def _taught(self) -> "RowSpec":
