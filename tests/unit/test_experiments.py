@@ -130,6 +130,20 @@ def test_other_inputs_are_other_artefacts():
     assert one.evaluation.digest != other.evaluation.digest
 
 
+def test_policy_of_two_tests_is_trained_once():
+    rows = [{"name": "here"}, {"name": "there", "test_overrides": ["physics=newton_mjwarp"]}]
+    here, there = cells(experiment(rows=rows, paper={}, tasks=["move_apple"]), SMALL)
+    assert there.evaluation.overrides == ("physics=newton_mjwarp",) and here.evaluation.overrides == ()
+    assert here.evaluation.options["checkpoint"] == there.evaluation.options["checkpoint"]
+
+
+def test_single_tasks_have_overrides_of_their_own_in_training_and_test():
+    rows = [{"name": "ours", "overrides": ["a=1"], "task_overrides": {"open_drawer": ["b=2"]}}]
+    apple, drawer = cells(experiment(rows=rows, paper={}), SMALL)
+    assert apple.evaluation.overrides == ("a=1",) and drawer.evaluation.overrides == ("a=1", "b=2")
+    assert drawer.evaluation.options["checkpoint"].overrides == ("a=1", "b=2")
+
+
 def test_failure_costs_its_cells_and_no_other_and_is_tried_again(tmp_path):
     grid = cells(experiment(), SMALL)
     broken = Maker(lambda a: a.kind == "train" and a.options["task"] == "open_drawer")

@@ -211,7 +211,7 @@ def _evaluation(
         "trials": protocol.trials,
         "seed": seed,
     }
-    return Artefact("evaluate", options | where, "metrics.json", tuple(row.overrides))
+    return Artefact("evaluate", options | where, "metrics.json", experiment.overrides(row, task, test=True))
 
 
 def _policy(
@@ -223,11 +223,11 @@ def _policy(
         assert row.teacher is not None
         teacher = _policy(experiment, protocol, task, experiment.row(row.teacher), seed, device)
         options = {"task": task, "teacher": teacher, "plans": train, "demonstrations": row.demonstrations, "seed": seed}
-        return Artefact("imitate", options | where, "policy.pt", tuple(row.overrides))
+        return Artefact("imitate", options | where, "policy.pt", experiment.overrides(row, task))
     minutes = experiment.minutes.get(task, protocol.minutes) if protocol.minutes_by_task else protocol.minutes
     validation = _library(experiment, protocol, task, row.plans, "validation", trained_on=row.plans)
     options = {"task": task, "plans": train, "validation": validation, "seed": seed, "minutes": minutes}
-    return Artefact("train", options | where, "model_best.pt", tuple(row.overrides))
+    return Artefact("train", options | where, "model_best.pt", experiment.overrides(row, task))
 
 
 def _library(

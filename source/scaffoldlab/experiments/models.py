@@ -36,6 +36,10 @@ class RowSpec(Strict):
     """Row whose policy gives the demonstrations."""
     overrides: list[str] = []
     """Hydra overrides of env and agent."""
+    task_overrides: dict[str, list[str]] = {}
+    """Further overrides of single tasks, in training and test."""
+    test_overrides: list[str] | None = None
+    """Overrides of the test, where they differ from those of the training."""
 
     @model_validator(mode="after")
     def _taught(self) -> "RowSpec":
@@ -92,6 +96,11 @@ class ExperimentSpec(Strict):
                 "rows": [row for row in self.rows if row in chosen or row.name in teachers],
             }
         )
+
+    def overrides(self, row: RowSpec, task: str, *, test: bool = False) -> tuple[str, ...]:
+        """Hydra overrides of a row on a task."""
+        general = row.test_overrides if test and row.test_overrides is not None else row.overrides
+        return (*general, *row.task_overrides.get(task, ()))
 
     def row(self, name: str) -> RowSpec:
         """The row of that name."""
