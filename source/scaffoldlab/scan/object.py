@@ -259,7 +259,7 @@ def _surface_findings(scan: Scan) -> list[Finding]:
     if scan.missing:
         names = ", ".join(scan.missing[:5])
         fix = "Put the files beside the mesh; without them it is grey"
-        return [Finding(check="texture", severity="warning", seen=f"{names} not found", fix=fix)]
+        return [Finding(check="texture", severity="warning", seen=f"{names} not found or unreadable", fix=fix)]
     if scan.texture is None:
         return [
             Finding(check="texture", severity="warning", seen="none", fix="Export the mesh with UVs and its picture")
