@@ -16,7 +16,7 @@ import trimesh
 
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.files import write_atomic
-from scaffoldlab.scan.solid import Solid, decimate, inside_of, sample_inside
+from scaffoldlab.scan.solid import Solid, decimate, distances, inside_of, sample_inside
 
 MOST_HULLS, MOST_HULL_VERTICES, COACD_FACES = 32, 64, 20_000
 VOLUME_BOUND, DISTANCE_BOUND = 0.04, 0.02
@@ -117,18 +117,10 @@ def _fits(part: Part, mesh: trimesh.Trimesh, volume: float) -> bool:
     size = float(mesh.extents.max())
     for a, b in ((mesh, part.mesh), (part.mesh, mesh)):
         points, _ = trimesh.sample.sample_surface(a, 2000, seed=0)
-        distance = np.abs(trimesh.proximity.closest_point(b, points)[1]) if len(b.faces) < 500 else _distance(b, points)
+        distance = np.abs(trimesh.proximity.closest_point(b, points)[1]) if len(b.faces) < 500 else distances(b, points)
         if np.quantile(distance, 0.95) > DISTANCE_BOUND * size:
             return False
     return True
-
-
-def _distance(mesh: trimesh.Trimesh, points: np.ndarray) -> np.ndarray:
-    from scaffoldlab.scan.library import open3d
-
-    scene = open3d().t.geometry.RaycastingScene()
-    scene.add_triangles(mesh.vertices.astype(np.float32), mesh.faces.astype(np.uint32))
-    return scene.compute_distance(points.astype(np.float32)).numpy()
 
 
 def _box(mesh: trimesh.Trimesh) -> Part:
