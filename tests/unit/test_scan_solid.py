@@ -6,7 +6,7 @@ import trimesh
 from shapes import SHAPES, cup, mug, union
 
 from scaffoldlab.errors import ScaffoldError
-from scaffoldlab.scan.solid import inertia_of, make_solid
+from scaffoldlab.scan.solid import decimate, distances, inertia_of, make_solid
 
 ROTATION = trimesh.transformations.random_rotation_matrix(np.array((0.3, 0.8, 0.2)))
 AWAY = trimesh.transformations.translation_matrix((0.5, -2.0, 1.5)) @ ROTATION
@@ -290,3 +290,27 @@ def test_surface_with_a_wall_inside_is_weighed_from_outside():
     assert not solid.watertight
     assert "could not be closed" in next(f.seen for f in solid.findings if f.check == "holes")
     assert inertia_of(solid).volume == pytest.approx((high - low).prod(), rel=0.1)
+
+
+# --- fewer faces ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", ["t_shape", "mug"])
+@pytest.mark.parametrize("damage", [fine, noisy])
+def test_fewer_faces_show_the_same_shape(shape, damage):
+    """Flat sides too, where the place of a merged vertex is not determined."""
+    mesh = solid_of(damage(welded(SHAPES[shape]())), away=False).mesh
+    few = decimate(mesh, 800)
+    assert len(few.faces) == 800
+    assert few.volume == pytest.approx(mesh.volume, rel=0.03)
+    assert distances(mesh, few.vertices).max() < 0.0015
+
+
+def test_mesh_of_a_million_faces_is_thinned_out_first(monkeypatch):
+    """As such a mesh is, with a bound of twenty thousand."""
+    monkeypatch.setattr("scaffoldlab.scan.solid.MOST_COLLAPSED_FACES", 20_000)
+    mesh = fine(trimesh.creation.icosphere(6, 0.05), 1.0)
+    few = decimate(mesh, 5_000)
+    assert len(few.faces) == 5_000
+    assert few.volume == pytest.approx(4 / 3 * np.pi * 0.05**3, rel=0.02)
+    assert distances(mesh, few.vertices).max() < 5e-4

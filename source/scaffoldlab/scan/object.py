@@ -167,7 +167,7 @@ def examine_object(source: Path, settings: ObjectSettings | None = None) -> tupl
     except ScaffoldError as error:
         return scan, [*findings, Finding(check="solid", severity="error", seen=str(error), fix="Scan it again")]
     inertia = inertia_of(solid, density=settings.density, mass=settings.mass, wall=settings.wall)
-    _, upright = resting_pose(solid.mesh, inertia.center, up=settings.up)
+    _, upright = resting_pose(solid.mesh, inertia.center, up=settings.up, hint=scan.up)
     return scan, [*findings, *solid.findings, upright]
 
 
@@ -183,7 +183,7 @@ def write_mended(source: Path, target: Path, settings: ObjectSettings) -> None:
     units = decide_units(scan, given=settings.units, size=settings.size)
     refuse_errors(str(source), [units.finding])
     solid = make_solid(scan.mesh.vertices * units.scale, scan.mesh.faces, str(source))
-    pose, _ = resting_pose(solid.mesh, inertia_of(solid).center, up=settings.up)
+    pose, _ = resting_pose(solid.mesh, inertia_of(solid).center, up=settings.up, hint=scan.up)
     mesh = make_visual(scan, solid.mesh, units.scale, len(solid.mesh.faces)).apply_transform(pose)
     if target.suffix.lower() == ".glb":  # whose y is up
         mesh.apply_transform(trimesh.transformations.rotation_matrix(-np.pi / 2, [1, 0, 0]))
@@ -211,7 +211,7 @@ def _make(scan: Scan, name: str, settings: ObjectSettings, digest: str, on_step:
     on_step("mend")
     solid = make_solid(scan.mesh.vertices * units.scale, scan.mesh.faces, str(scan.path))
     inertia = inertia_of(solid, density=settings.density, mass=settings.mass, wall=settings.wall)
-    pose, upright = resting_pose(solid.mesh, inertia.center, up=settings.up)
+    pose, upright = resting_pose(solid.mesh, inertia.center, up=settings.up, hint=scan.up)
     findings += [*solid.findings, upright, _weight(inertia, settings)]
     on_step("look")
     visual = make_visual(scan, solid.mesh, units.scale, settings.visual_faces).apply_transform(pose)
