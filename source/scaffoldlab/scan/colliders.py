@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import subprocess
 import sys
 import tempfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import trimesh
+from scipy.spatial import QhullError
 
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.files import write_atomic
 from scaffoldlab.scan.solid import Solid, decimate, distances, inside_of, sample_inside
 
 MOST_HULLS, MOST_HULL_VERTICES, COACD_FACES = 32, 64, 20_000
+SLIVER = 1e-10
+"""A hull of less volume is what CoACD has cut off, and no collider [m^3]."""
 VOLUME_BOUND, DISTANCE_BOUND = 0.04, 0.02
 """A primitive fits when its volume is off by less, and 95 % of the surface by less of the object's size."""
 
@@ -124,9 +129,30 @@ def _fits(part: Part, mesh: trimesh.Trimesh, volume: float) -> bool:
 
 
 def _box(mesh: trimesh.Trimesh) -> Part:
-    box = mesh.bounding_box_oriented
-    pose = np.array(box.primitive.transform)
-    return Part("box", box.to_mesh(), tuple(map(float, box.primitive.extents)), pose)
+    frame = np.array(mesh.bounding_box_oriented.primitive.transform)
+    low, high = _sides(mesh.copy().apply_transform(np.linalg.inv(frame)))
+    pose = frame @ trimesh.transformations.translation_matrix((low + high) / 2)
+    surface = trimesh.creation.box(high - low).apply_transform(pose)
+    return Part("box", surface, tuple(map(float, high - low)), pose)
+
+
+def _sides(mesh: trimesh.Trimesh) -> np.ndarray:
+    """Where the sides are that look along the axes, not their bumps, shape (2, 3) [m]."""
+    sides = np.array(mesh.bounds)
+    for k, sign in enumerate((-1, 1)):
+        for axis in range(3):
+            there = sign * mesh.face_normals[:, axis] > 0.8
+            # Of a slope or a step, which the median does not stand for, the outermost part counts.
+            there &= np.abs(mesh.triangles_center[:, axis] - sides[k, axis]) < 0.1 * np.ptp(mesh.bounds[:, axis])
+            if there.any():
+                sides[k, axis] = _median(mesh.triangles_center[there, axis], mesh.area_faces[there])
+    return sides
+
+
+def _median(values: np.ndarray, weights: np.ndarray) -> float:
+    order = np.argsort(values)
+    total = np.cumsum(weights[order])
+    return float(values[order[np.searchsorted(total, total[-1] / 2)]])
 
 
 def _sphere(mesh: trimesh.Trimesh) -> Part:
@@ -140,17 +166,23 @@ def _sphere(mesh: trimesh.Trimesh) -> Part:
 
 
 def _cylinders(mesh: trimesh.Trimesh) -> list[Part]:
-    """Upright along each axis of the oriented box; the radius is that of the circle with the same outline."""
+    """Upright along each axis of the oriented box; the radius is that of half of the wall."""
     frame = np.array(mesh.bounding_box_oriented.primitive.transform)
     local = mesh.copy().apply_transform(np.linalg.inv(frame))
-    low, high = local.bounds
-    middle, extents = (low + high) / 2, high - low
+    sides, bounds = _sides(local), local.bounds
     parts = []
     for axis in range(3):
         others = [i for i in range(3) if i != axis]
-        if np.ptp(extents[others]) > 0.1 * extents[others].max():
+        extents = np.ptp(bounds, axis=0)[others]
+        wall = np.abs(local.face_normals[:, axis]) < 0.5
+        if np.ptp(extents) > 0.1 * extents.max() or not wall.any():
             continue
-        radius, length = float(extents[others].mean() / 2), float(extents[axis])
+        middle = bounds.mean(0)
+        middle[axis] = sides[:, axis].mean()
+        # The middle of a facet is nearer to the axis than its edges; the root mean square is that of its outline.
+        flat = local.triangles[wall][:, :, others] - middle[others]
+        away = np.sqrt(np.einsum("fij,fij->f", flat, flat) / 3)
+        radius, length = _median(away, local.area_faces[wall]), float(np.ptp(sides[:, axis]))
         turn = trimesh.geometry.align_vectors([0, 0, 1], np.eye(3)[axis])
         pose = frame @ trimesh.transformations.translation_matrix(middle) @ turn
         surface = trimesh.creation.cylinder(radius, length, sections=96).apply_transform(pose)
@@ -169,12 +201,25 @@ def _hulls(mesh: trimesh.Trimesh, threshold: float, timeout: float, cache: Path 
         digest.update(np.ascontiguousarray(array).tobytes())
     folder = cache or cache_folder()
     path = folder / f"hulls-{digest.hexdigest()[:24]}.npz"
-    if not path.is_file():
-        with tempfile.TemporaryDirectory() as temporary:
-            write_atomic(path, _decompose(mesh, threshold, timeout, Path(temporary)))
+    with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # none yet, or a broken one
+        return _read_hulls(path)
+    with tempfile.TemporaryDirectory() as temporary:
+        write_atomic(path, _decompose(mesh, threshold, timeout, Path(temporary)))
+    return _read_hulls(path)
+
+
+def _read_hulls(path: Path) -> list[trimesh.Trimesh]:
     with np.load(path) as data:
-        count = int(data["count"])
-        return [trimesh.convex.convex_hull(data[f"points_{i}"]) for i in range(count)]
+        clouds = [data[f"points_{i}"] for i in range(int(data["count"]))]
+    hulls = []
+    for points in clouds:
+        with contextlib.suppress(QhullError):
+            hull = trimesh.convex.convex_hull(points)
+            if hull.volume > SLIVER:
+                hulls.append(hull)
+    if not hulls:
+        raise ScaffoldError("collider: CoACD found nothing but slivers. Try --collider-threshold 0.1.")
+    return hulls
 
 
 def _decompose(mesh: trimesh.Trimesh, threshold: float, timeout: float, folder: Path) -> bytes:
