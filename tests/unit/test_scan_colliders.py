@@ -1,6 +1,8 @@
 """make_colliders: a primitive where one fits, else few convex hulls that leave hollows free."""
 
+import io
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,7 +33,7 @@ def hulls_of_a_t(cache):
 
 @pytest.fixture(scope="module")
 def hulls_of_a_cup(cache):
-    return make_colliders(solid_of(cup(sections=24)), cache=cache)
+    return make_colliders(solid_of(cup(sections=16)), cache=cache)
 
 
 def noisy(mesh, sigma=0.0005):
@@ -125,16 +127,12 @@ def test_file_of_the_cache_that_is_broken_is_made_anew(hulls_of_a_t, tmp_path, m
 
 
 def make_bytes(made):
-    import io
-
     stream = io.BytesIO()
     np.savez(stream, count=len(made.parts), **{f"points_{i}": p.mesh.vertices for i, p in enumerate(made.parts)})
     return stream.getvalue()
 
 
 def test_flat_hull_is_left_out(hulls_of_a_t, tmp_path, monkeypatch):
-    import io
-
     stream = io.BytesIO()
     points = {f"points_{i}": p.mesh.vertices for i, p in enumerate(hulls_of_a_t.parts)}
     np.savez(stream, count=3, points_2=np.c_[np.random.default_rng(0).random((5, 2)), np.zeros(5)], **points)
@@ -158,6 +156,21 @@ def test_crash_says_what_to_do_and_leaves_nothing(tmp_path, monkeypatch, code, w
     with pytest.raises(ScaffoldError, match=rf"CoACD ended with {code}.*{why}.*--collider-threshold 0.1"):
         make_colliders(solid_of(mug()), cache=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_surface_that_coacd_crashes_on_is_remeshed(hulls_of_a_t, tmp_path, monkeypatch):
+    """As it does on some surfaces that cross themselves."""
+    modes = []
+
+    def crash_once(command, **_):
+        modes.append(command[-1])
+        if command[-1] == "on":
+            Path(command[-3]).write_bytes(make_bytes(hulls_of_a_t))
+        return subprocess.CompletedProcess(command, 0 if command[-1] == "on" else -11, "", "")
+
+    monkeypatch.setattr(subprocess, "run", crash_once)
+    assert len(make_colliders(solid_of(t_shape()), cache=tmp_path).parts) == 2
+    assert modes == ["off", "on"]
 
 
 def test_hulls_may_be_asked_for_where_a_primitive_fits(tmp_path, monkeypatch):

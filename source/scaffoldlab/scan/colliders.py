@@ -226,11 +226,15 @@ def _decompose(mesh: trimesh.Trimesh, threshold: float, timeout: float, folder: 
     """Runs CoACD in a process of its own: it can crash or take forever on a bad mesh."""
     source, target = folder / "mesh.npz", folder / "hulls.npz"
     np.savez(source, vertices=mesh.vertices, faces=mesh.faces)
-    command = [sys.executable, "-m", "scaffoldlab.scan.coacd", source, target, str(threshold)]
+    command = [sys.executable, "-m", "scaffoldlab.scan.coacd", str(source), str(target), str(threshold)]
+    # Its threads spin while they wait, which costs minutes on a busy machine.
+    options = dict(capture_output=True, text=True, timeout=timeout, env=os.environ | {"OMP_WAIT_POLICY": "passive"})
     try:
-        # Its threads spin while they wait, which costs minutes on a busy machine.
-        environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=timeout, env=environment)
+        # Its remeshing thickens thin walls, so that it is left to surfaces that need it: those that are open, and those
+        # that it fails on without, as on some that cross themselves.
+        done = subprocess.run([*command, "off" if mesh.is_watertight else "on"], **options)
+        if done.returncode and mesh.is_watertight:
+            done = subprocess.run([*command, "on"], **options)
     except subprocess.TimeoutExpired:
         raise ScaffoldError(
             f"collider: CoACD did not finish within {timeout:g} s on {len(mesh.faces)} faces. Give it more with "

@@ -72,7 +72,7 @@ class ObjectSettings:
         for name, (low, high) in limits.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
-                option = name.replace("_", "-")
+                option = {"wall": "hollow"}.get(name, name).replace("_", "-")
                 raise ScaffoldError(f"scan object: --{option} is {value:g}; allowed: {low:g} to {high:g}.")
 
 
@@ -137,8 +137,8 @@ def scan_object(
     refuse_existing(out, overwrite=overwrite)
     from scaffoldlab.scan.object_report import report_values, write_object_report
 
+    made = _make(scan, name, settings, digest, on_step)
     with write_folder(out, overwrite=overwrite) as folder:
-        made = _make(scan, name, settings, digest, on_step)
         usd = write_usd(made.object, folder)
         for form in settings.formats:
             {"urdf": write_urdf, "mjcf": write_mjcf}[form](made.object, folder)
@@ -175,11 +175,13 @@ def write_mended(source: Path, target: Path, settings: ObjectSettings) -> None:
     """Writes the clean surface of a scan in metres, set upright, with its texture.
 
     Raises:
-        ScaffoldError: Nothing can be made of the scan, or ``target`` has no ending that keeps textures.
+        ScaffoldError: Nothing can be made of the scan, or ``target`` is the scan itself or of another format.
     """
     if target.suffix.lower() not in (".glb", ".ply", ".stl"):
         raise ScaffoldError(f"--fix {target}: allowed: a file that ends in .glb (with texture), .ply or .stl.")
     scan = read_scan(source)
+    if target.resolve() == scan.path.resolve():
+        raise ScaffoldError(f"--fix {target}: this is the scan itself; give another file.")
     units = decide_units(scan, given=settings.units, size=settings.size)
     refuse_errors(str(source), [units.finding])
     solid = make_solid(scan.mesh.vertices * units.scale, scan.mesh.faces, str(source))
@@ -304,4 +306,6 @@ def _cached(out: Path, digest: str) -> dict[str, Any] | None:
         report = json.loads((out / "report.json").read_text())
     except (OSError, ValueError):
         return None
-    return report if report.get("digest") == digest and (out / f"{report['name']}.usda").is_file() else None
+    if not isinstance(report, dict) or report.get("digest") != digest:
+        return None
+    return report if (out / f"{report['name']}.usda").is_file() else None

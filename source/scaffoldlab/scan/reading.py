@@ -167,6 +167,7 @@ class _Beside(trimesh.resolvers.FilePathResolver):
     def __init__(self, source: Path):
         super().__init__(str(source))
         self.folder, self.missing, self.outside = source.resolve().parent, [], []
+        self.pictures = 0
 
     def get(self, name: str) -> bytes:
         path = (self.folder / unquote(name.strip()).replace("\\", "/")).resolve()
@@ -177,6 +178,7 @@ class _Beside(trimesh.resolvers.FilePathResolver):
             data = path.read_bytes()
             if path.suffix.lower() in PICTURES:
                 Image.open(io.BytesIO(data)).verify()
+                self.pictures += 1
         except Exception:  # Pillow raises whatever its parsers run into
             self.missing.append(name)
             raise
@@ -216,6 +218,8 @@ def _read_mesh(path: Path) -> Scan:
     mesh = meshes[0] if len(meshes) == 1 else trimesh.util.concatenate(meshes)
     if kind in (".glb", ".gltf"):
         return Scan(mesh, path, 1.0, "glTF is in metres by its specification", "y", resolver.missing)
+    if kind == ".ply" and not resolver.pictures:  # UVs without a picture, which trimesh makes up
+        mesh.visual = trimesh.visual.ColorVisuals(mesh)
     unit, evidence = _written_unit(path)
     return Scan(mesh, path, unit, evidence, missing=resolver.missing)
 
