@@ -116,6 +116,17 @@ def test_decomposition_is_kept(hulls_of_a_t, cache, monkeypatch):
         make_colliders(solid_of(t_shape()), cache=cache, threshold=0.2)
 
 
+def test_smooth_hull_with_few_corners_keeps_its_volume(tmp_path, monkeypatch):
+    """64 points on an egg would lack a tenth of it."""
+    egg = trimesh.creation.icosphere(4, 0.04).apply_scale((1, 0.8, 1.3))
+    stream = io.BytesIO()
+    np.savez(stream, count=1, points_0=egg.vertices)
+    monkeypatch.setattr(colliders, "_decompose", lambda *_: stream.getvalue())
+    made = make_colliders(solid_of(egg), cache=tmp_path)
+    assert len(made.parts[0].mesh.vertices) <= MOST_HULL_VERTICES
+    assert abs(made.volume_error) < 0.03
+
+
 def test_file_of_the_cache_that_is_broken_is_made_anew(hulls_of_a_t, tmp_path, monkeypatch):
     good = make_bytes(hulls_of_a_t)
     monkeypatch.setattr(colliders, "_decompose", lambda *_: good)

@@ -9,14 +9,13 @@ def main(source: str, target: str, threshold: str, remesh: str) -> None:
     """Decomposes ``vertices`` and ``faces`` of one file; writes ``count`` and the points of each hull to the other."""
     import coacd
 
-    from scaffoldlab.scan.colliders import MOST_HULL_VERTICES, MOST_HULLS
+    from scaffoldlab.scan.colliders import MOST_HULLS
 
     coacd.set_log_level("error")
     with np.load(source) as data:
         mesh = coacd.Mesh(data["vertices"], data["faces"])
     parts = coacd.run_coacd(
         mesh, threshold=float(threshold), max_convex_hull=MOST_HULLS, seed=0,
-        decimate=True, max_ch_vertex=MOST_HULL_VERTICES,
         preprocess_mode=remesh, preprocess_resolution=40,
         # The search is cut to a third of the usual: on a mug it takes 7 s instead of minutes, and the volume stays
         # within 8 %.
