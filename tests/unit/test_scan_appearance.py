@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import trimesh
+
 from captures import write_bundlesdf_out
 from meshfiles import TILES, atlas_textured, colours
-from shapes import mug, t_shape
-
 from scaffoldlab.scan.appearance import make_visual
 from scaffoldlab.scan.reading import Scan, read_scan
 from scaffoldlab.scan.solid import make_solid
+from shapes import mug, t_shape
 
 
 def dense(mesh, edge):

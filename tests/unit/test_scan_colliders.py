@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
-from shapes import SHAPES, cup, mug, t_shape
 
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.scan import colliders
 from scaffoldlab.scan.colliders import MOST_HULL_VERTICES, MOST_HULLS, best_primitive, make_colliders
 from scaffoldlab.scan.solid import inside_of, make_solid
+from shapes import SHAPES, cup, mug, t_shape
 
 TURN = trimesh.transformations.random_rotation_matrix(np.array((0.2, 0.5, 0.9)))
 

@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 import trimesh
 import yaml
-from meshfiles import Y_UP, atlas_textured, colours, export, write_zip
 from PIL import Image
 from pxr import Usd, UsdGeom, UsdPhysics, UsdShade
 from scipy.spatial.transform import Rotation
-from shapes import SHAPES, book, cup, t_shape, textured
 
+from meshfiles import Y_UP, atlas_textured, colours, export, write_zip
 from scaffoldlab.cli import main
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.scan import object as scan_module
 from scaffoldlab.scan.object import ObjectSettings, examine_object, refuse_name, scan_object
 from scaffoldlab.scan.object_report import REPORT
 from scaffoldlab.scan.reading import read_scan
+from shapes import SHAPES, book, cup, t_shape, textured
 
 DRY = ObjectSettings(engines=())
 BLANK = Image.new("RGB", (8, 8))
@@ -234,8 +234,9 @@ def test_interrupt_leaves_nothing_and_the_next_run_works(raw, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("faces", [12, 8000])
-def test_full_disk_is_told_and_leaves_nothing(small_disk, tmp_path, capfd, faces):
+def test_full_disk_is_told_and_leaves_nothing(small_disk, tmp_path, short_report, monkeypatch, capfd, faces):
     """The page does not fit; with many faces the stage does not either."""
+    monkeypatch.setattr("scaffoldlab.scan.object_report._turntable", lambda *_: "data:," + "A" * 200_000)
     mesh = book()
     while len(mesh.faces) < faces:
         mesh = mesh.subdivide()

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 import trimesh
+
 from captures import write_bundlesdf_out
 from meshfiles import Y_UP
-from shapes import SHAPES, book, cup, mug, t_shape
-
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.scan.reading import read_scan
 from scaffoldlab.scan.resting import resting_pose
 from scaffoldlab.scan.solid import inertia_of, make_solid
+from shapes import SHAPES, book, cup, mug, t_shape
 
 
 def rotation(degrees, axis):

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import trimesh
-from shapes import SHAPES, cup, mug, union
 
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.scan.solid import decimate, distances, inertia_of, make_solid
+from shapes import SHAPES, cup, mug, union
 
 ROTATION = trimesh.transformations.random_rotation_matrix(np.array((0.3, 0.8, 0.2)))
 AWAY = trimesh.transformations.translation_matrix((0.5, -2.0, 1.5)) @ ROTATION
@@ -95,8 +95,9 @@ def test_volume_and_center_survive(shape, damage):
 @pytest.mark.parametrize(
     ("damage", "check", "word"),
     [
-        (holed, "holes", "closed"), (with_debris, "components", "4; kept 1"), (flipped, "normals", "the other way round"),
-        (inside_out, "normals", "inside out"), (with_nan, "faces", "NaN"), (double, "faces", "double"),
+        (holed, "holes", "closed"), (with_debris, "components", "4; kept 1"),
+        (flipped, "normals", "the other way round"), (inside_out, "normals", "inside out"),
+        (with_nan, "faces", "NaN"), (double, "faces", "double"),
     ],
 )  # fmt: skip
 def test_damage_is_told_and_mended(damage, check, word):

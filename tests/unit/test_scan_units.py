@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import trimesh
+
 from captures import REAL_FAULTS, tabletop, write_bundlesdf_out, write_capture
 from meshfiles import export, write_usd
-from shapes import SHAPES, mug
-
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.scan.reading import METRES, read_scan
 from scaffoldlab.scan.units import decide_units
+from shapes import SHAPES, mug
 
 LONGEST = {name: float(np.ptp(make().bounds, axis=0).max()) for name, make in SHAPES.items()}
 

@@ -81,7 +81,9 @@ def run_object(args: argparse.Namespace) -> None:
         status.stop()
         _print(console, [Finding(**finding) for finding in report["findings"]])
         console.print(
-            f"object: {out / f'{args.name}.usda'}{' (unchanged)' if report['cached'] else ''}", highlight=False, markup=False
+            f"object: {out / f'{args.name}.usda'}{' (unchanged)' if report['cached'] else ''}",
+            highlight=False,
+            markup=False,
         )
         console.print(f"report: {out / 'index.html'}", highlight=False, markup=False)
 

@@ -1,6 +1,7 @@
 """The process that runs CoACD: ``python -m scaffoldlab.scan.coacd MESH.npz HULLS.npz THRESHOLD on|off``."""
 
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ def main(source: str, target: str, threshold: str, remesh: str) -> None:
         # within 8 %.
         mcts_iterations=60, mcts_nodes=10, mcts_max_depth=2, resolution=1000,
     )  # fmt: skip
-    arrays = {f"points_{i}": np.asarray(points) for i, (points, _) in enumerate(parts)}
+    arrays: dict[str, Any] = {f"points_{i}": np.asarray(points) for i, (points, _) in enumerate(parts)}
     np.savez(target, count=len(parts), **arrays)
 
 

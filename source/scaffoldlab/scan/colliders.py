@@ -126,7 +126,7 @@ def _fits(part: Part, mesh: trimesh.Trimesh, volume: float) -> bool:
         return False
     size = float(mesh.extents.max())
     for a, b in ((mesh, part.mesh), (part.mesh, mesh)):
-        points, _ = trimesh.sample.sample_surface(a, 2000, seed=0)
+        points = trimesh.sample.sample_surface(a, 2000, seed=0)[0]
         distance = np.abs(trimesh.proximity.closest_point(b, points)[1]) if len(b.faces) < 500 else distances(b, points)
         if np.quantile(distance, 0.95) > DISTANCE_BOUND * size:
             return False
@@ -161,7 +161,7 @@ def _median(values: np.ndarray, weights: np.ndarray) -> float:
 
 def _sphere(mesh: trimesh.Trimesh) -> Part:
     # Least squares: |p|^2 = 2 c p + (r^2 - |c|^2).
-    points, _ = trimesh.sample.sample_surface(mesh, 2000, seed=0)
+    points = trimesh.sample.sample_surface(mesh, 2000, seed=0)[0]
     answer = np.linalg.lstsq(np.c_[2 * points, np.ones(len(points))], (points**2).sum(1))[0]
     center = answer[:3]
     radius = float(np.sqrt(answer[3] + center @ center))
@@ -242,13 +242,17 @@ def _decompose(mesh: trimesh.Trimesh, threshold: float, timeout: float, folder: 
     np.savez(source, vertices=mesh.vertices, faces=mesh.faces)
     command = [sys.executable, "-m", "scaffoldlab.scan.coacd", str(source), str(target), str(threshold)]
     # Its threads spin while they wait, which costs minutes on a busy machine.
-    options = dict(capture_output=True, text=True, timeout=timeout, env=os.environ | {"OMP_WAIT_POLICY": "passive"})
+    environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
+
+    def run(remesh: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command, remesh], capture_output=True, text=True, timeout=timeout, env=environment)
+
     try:
         # Its remeshing thickens thin walls, so that it is left to surfaces that need it: those that are open, and those
         # that it fails on without, as on some that cross themselves.
-        done = subprocess.run([*command, "off" if mesh.is_watertight else "on"], **options)
+        done = run("off" if mesh.is_watertight else "on")
         if done.returncode and mesh.is_watertight:
-            done = subprocess.run([*command, "on"], **options)
+            done = run("on")
     except subprocess.TimeoutExpired:
         raise ScaffoldError(
             f"collider: CoACD did not finish within {timeout:g} s on {len(mesh.faces)} faces. Give it more with "

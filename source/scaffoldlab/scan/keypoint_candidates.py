@@ -63,10 +63,7 @@ def extremities(mesh: trimesh.Trimesh) -> dict[str, np.ndarray]:
     met = np.isfinite(travelled)
     points = middle + np.where(met, 2 * away - travelled, away)[:, None] * axes
     points[~met] = scene.compute_closest_points(points[~met].astype(np.float32))["points"].numpy()
-    return {
-        f"{sign}{axis}": points[k]
-        for k, (sign, axis) in enumerate((s, a) for s in "+-" for a in "xyz")
-    }
+    return {f"{sign}{axis}": points[k] for k, (sign, axis) in enumerate((s, a) for s in "+-" for a in "xyz")}
 
 
 def static_keypoints(

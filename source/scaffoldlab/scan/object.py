@@ -247,7 +247,7 @@ def keypoint_candidates(mesh: trimesh.Trimesh) -> dict[str, np.ndarray]:
         ``+x`` .. ``-z`` and ``tip 1`` .. ``tip 4``, body frame [m], shape (3,) each.
     """
     points = {label: np.asarray(point) for label, point in extremities(mesh).items()}
-    surface, _ = trimesh.sample.sample_surface(mesh, 4000, seed=0)
+    surface = trimesh.sample.sample_surface(mesh, 4000, seed=0)[0]
     away = np.linalg.norm(surface - mesh.bounds.mean(0), axis=1)
     for number in range(1, KEYPOINT_TIPS + 1):
         tip = surface[away.argmax()]

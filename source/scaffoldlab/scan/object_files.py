@@ -56,11 +56,13 @@ def write_usd(obj: ScannedObject, folder: Path) -> Path:
     path = folder / f"{obj.name}.usda"
     writer = UsdWriter(path, license="Scanned; the rights are those of who scanned it.")
     moments, axes = obj.inertia.principal()
-    writer.body("", mass=obj.inertia.mass, inertia=moments, inertia_quat_xyzw=Rotation.from_matrix(axes).as_quat())
+    writer.body(
+        "", mass=obj.inertia.mass, inertia=moments.tolist(), inertia_quat_xyzw=Rotation.from_matrix(axes).as_quat()
+    )
     picture = None
     if obj.texture is not None:
-        picture = f"{obj.name}.png"
-        write_atomic(folder / picture, lambda file: obj.texture.convert("RGB").save(file, "png"))
+        picture, pixels = f"{obj.name}.png", obj.texture.convert("RGB")
+        write_atomic(folder / picture, lambda file: pixels.save(file, "png"))
     writer.surface("surface", color=GREY, roughness=0.6, texture=picture and f"./{picture}")
     writer.friction("touch", static=obj.friction, dynamic=obj.friction, combine="average")
     for number, part in enumerate(obj.parts):

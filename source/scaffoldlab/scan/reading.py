@@ -8,7 +8,7 @@ import re
 import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import unquote
 
 import numpy as np
@@ -215,13 +215,17 @@ def _read_mesh(path: Path) -> Scan:
         raise ScaffoldError(
             f"{path}: the mesh has no faces; allowed: a surface of triangles. Points alone cannot be made solid."
         )
-    mesh = meshes[0] if len(meshes) == 1 else trimesh.util.concatenate(meshes)
+    mesh = _joined(meshes)
     if kind in (".glb", ".gltf"):
         return Scan(mesh, path, 1.0, "glTF is in metres by its specification", "y", resolver.missing)
     if kind == ".ply" and not resolver.pictures:  # UVs without a picture, which trimesh makes up
         mesh.visual = trimesh.visual.ColorVisuals(mesh)
     unit, evidence = _written_unit(path)
     return Scan(mesh, path, unit, evidence, missing=resolver.missing)
+
+
+def _joined(meshes: list[trimesh.Trimesh]) -> trimesh.Trimesh:
+    return meshes[0] if len(meshes) == 1 else cast(trimesh.Trimesh, trimesh.util.concatenate(meshes))
 
 
 def _refuse_text(path: Path) -> None:
@@ -265,7 +269,7 @@ def _read_usd(path: Path) -> Scan:
                 parts.append(part)
     if not parts:
         raise ScaffoldError(f"{path}: the stage holds no mesh that can be seen. Export the object's surface with it.")
-    mesh = parts[0] if len(parts) == 1 else trimesh.util.concatenate(parts)
+    mesh = _joined(parts)
     unit = UsdGeom.GetStageMetersPerUnit(stage)
     up = "y" if UsdGeom.GetStageUpAxis(stage) == UsdGeom.Tokens.y else "z"
     said = "" if UsdGeom.StageHasAuthoredMetersPerUnit(stage) else " (nothing is written; the default of USD)"
@@ -313,7 +317,7 @@ def _usd_picture(prim: Usd.Prim, path: Path, missing: list[str]) -> Image.Image 
     """The picture that the bound material's diffuse colour is read from, also out of a usdz package."""
     from pxr import Ar, UsdShade
 
-    material, _ = UsdShade.MaterialBindingAPI(prim).ComputeBoundMaterial()
+    material = cast(Any, UsdShade.MaterialBindingAPI(prim).ComputeBoundMaterial())[0]
     source = material.ComputeSurfaceSource()[0] if material else None
     diffuse = source.GetInput("diffuseColor") if source else None
     if not diffuse or not diffuse.HasConnectedSource():

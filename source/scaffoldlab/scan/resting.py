@@ -86,7 +86,7 @@ def _pose(mesh: trimesh.Trimesh, center: np.ndarray, up: np.ndarray) -> np.ndarr
     """Turns ``up`` to z, the long side of the outline to x, and moves the centre of mass to the origin."""
     turn = trimesh.geometry.align_vectors(up, [0, 0, 1])
     outline = trimesh.transform_points(mesh.convex_hull.vertices, turn)[:, :2]
-    surface, _ = trimesh.sample.sample_surface(mesh, 5000, seed=0)
+    surface = trimesh.sample.sample_surface(mesh, 5000, seed=0)[0]
     spread = np.cov(trimesh.transform_points(surface, turn)[:, :2].T)
     pose = trimesh.transformations.rotation_matrix(_yaw(outline, spread), [0, 0, 1]) @ turn
     pose[:3, 3] = -pose[:3, :3] @ center

@@ -103,7 +103,7 @@ def decimate(mesh: trimesh.Trimesh, count: int) -> trimesh.Trimesh:
 
 
 def _thin_out(mesh: trimesh.Trimesh, count: int) -> trimesh.Trimesh:
-    """About ``count`` faces: the vertices in each cell of a grid become one. Edge collapse takes minutes on millions."""
+    """About ``count`` faces: what is in a cell of a grid becomes one vertex. Edge collapse takes minutes on millions."""
     cell = np.sqrt(3 * mesh.area / count)
     cells = np.floor((mesh.vertices - mesh.bounds[0]) / cell).astype(np.int64)
     key = np.ravel_multi_index(tuple(cells.T), tuple(cells.max(0) + 1))
@@ -148,12 +148,12 @@ def _keep_main(mesh: trimesh.Trimesh, findings: list[Finding]) -> trimesh.Trimes
         return mesh
     areas = np.bincount(labels, weights=mesh.area_faces)
     main = int(areas.argmax())
-    surface = mesh.submesh([np.flatnonzero(labels == main)], append=True)
+    surface = _part(mesh, labels == main)
     kept = [main]
     for label in np.flatnonzero(areas >= SMALL_PART * areas[main]):
         if label == main:
             continue
-        part = mesh.submesh([np.flatnonzero(labels == label)], append=True)
+        part = _part(mesh, labels == label)
         points = np.concatenate([part.vertices, trimesh.sample.sample_surface(part, 2000, seed=0)[0]])
         touches = distances(surface, points).min() < APART * surface.extents.max()
         if touches or inside_of(surface, part.vertices).all():  # a cavity is inside
@@ -171,6 +171,13 @@ def _keep_main(mesh: trimesh.Trimesh, findings: list[Finding]) -> trimesh.Trimes
     return mesh
 
 
+def _part(mesh: trimesh.Trimesh, faces: np.ndarray) -> trimesh.Trimesh:
+    """Some faces of a mesh, shape (F,) bool, as one of its own."""
+    part = trimesh.Trimesh(mesh.vertices, mesh.faces[faces], process=False)
+    part.remove_unreferenced_vertices()
+    return part
+
+
 def _components(mesh: trimesh.Trimesh) -> np.ndarray:
     """Which connected component each face is in, shape (F,)."""
     return trimesh.graph.connected_component_labels(mesh.face_adjacency, node_count=len(mesh.faces))
@@ -178,7 +185,7 @@ def _components(mesh: trimesh.Trimesh) -> np.ndarray:
 
 def _wind(mesh: trimesh.Trimesh) -> int:
     """Turns faces so that neighbours are wound alike; how many were turned, at most half of a component."""
-    edges = trimesh.grouping.group_rows(mesh.edges_sorted, require_count=2)
+    edges = np.asarray(trimesh.grouping.group_rows(mesh.edges_sorted, require_count=2))
     pairs = mesh.edges_face[edges]
     differ = mesh.edges[edges[:, 0], 0] == mesh.edges[edges[:, 1], 0]  # both run along their edge the same way
     if not differ.any():
@@ -268,7 +275,7 @@ def _turn_outwards(mesh: trimesh.Trimesh, turned: int, findings: list[Finding]) 
     main = int(np.abs(volumes).argmax())
     inwards = np.full(len(volumes), volumes[main] < 0)
     for label in np.flatnonzero(np.where(inwards, -volumes, volumes) < 0):
-        surface = mesh.submesh([np.flatnonzero(component == main)], append=True)
+        surface = _part(mesh, component == main)
         if not inside_of(surface, mesh.vertices[np.unique(mesh.faces[component == label])]).all():
             inwards[label] = ~inwards[label]
     mesh.faces[inwards[component]] = mesh.faces[inwards[component], ::-1]
