@@ -103,7 +103,7 @@ def decimate(mesh: trimesh.Trimesh, count: int) -> trimesh.Trimesh:
 
 
 def _thin_out(mesh: trimesh.Trimesh, count: int) -> trimesh.Trimesh:
-    """About ``count`` faces: what is in a cell of a grid becomes one vertex. Edge collapse takes minutes on millions."""
+    """About ``count`` faces: a grid cell becomes one vertex. Edge collapse alone takes minutes on millions."""
     cell = np.sqrt(3 * mesh.area / count)
     cells = np.floor((mesh.vertices - mesh.bounds[0]) / cell).astype(np.int64)
     key = np.ravel_multi_index(tuple(cells.T), tuple(cells.max(0) + 1))
@@ -279,7 +279,7 @@ def _turn_outwards(mesh: trimesh.Trimesh, turned: int, findings: list[Finding]) 
         if not inside_of(surface, mesh.vertices[np.unique(mesh.faces[component == label])]).all():
             inwards[label] = ~inwards[label]
     mesh.faces[inwards[component]] = mesh.faces[inwards[component], ::-1]
-    if turned:
+    if turned > 1e-3 * len(mesh.faces):  # single ones are what thinning out has folded
         seen = f"{turned} faces were wound the other way round; all turned outwards"
     elif inwards.any():
         seen = "the mesh is inside out; turned" if inwards[main] else "a part is inside out; turned"
