@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.markup import escape
+
 from scaffoldlab.cli.common import quiet
 from scaffoldlab.cli.scan_scene import add_new_task_arguments, add_scene_arguments, run_new_task, run_scene
 from scaffoldlab.errors import ScaffoldError
@@ -79,9 +81,11 @@ def run_object(args: argparse.Namespace) -> None:
         status.stop()
         _print(console, [Finding(**finding) for finding in report["findings"]])
         console.print(
-            f"object: {out / f'{args.name}.usda'}{' (unchanged)' if report['cached'] else ''}", highlight=False
+            f"object: {out / f'{args.name}.usda'}{' (unchanged)' if report['cached'] else ''}",
+            highlight=False,
+            markup=False,
         )
-        console.print(f"report: {out / 'index.html'}", highlight=False)
+        console.print(f"report: {out / 'index.html'}", highlight=False, markup=False)
 
 
 def add_doctor_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,7 +107,7 @@ def run_doctor(args: argparse.Namespace) -> int:
         if mesh:
             scan, found = examine_object(args.input, settings)
             findings += found
-            console.print(f"mesh: {scan.path}", highlight=False)
+            console.print(f"mesh: {scan.path}", highlight=False, markup=False)
         if capture:
             from scaffoldlab.scan.capture_checks import examine_capture
 
@@ -113,7 +117,7 @@ def run_doctor(args: argparse.Namespace) -> int:
             if not mesh:
                 raise ScaffoldError(f"--fix: {args.input} is a capture; a scan leaves out its bad frames by itself.")
             write_mended(args.input, args.fix, settings)
-            console.print(f"mended: {args.fix}", highlight=False)
+            console.print(f"mended: {args.fix}", highlight=False, markup=False)
     return 1 if any(f.severity == "error" and not f.fixed_by for f in findings) else 0
 
 
@@ -154,7 +158,5 @@ def _print(console, findings: Sequence[Finding]) -> None:
     for finding in findings:
         fix = f" {finding.fix}." if finding.fix else ""
         by = " (mended by itself)" if finding.fixed_by and finding.severity != "ok" else ""
-        console.print(
-            f"[{colors[finding.severity]}]{finding.severity:<8}[/]{finding.check}: {finding.seen}.{fix}{by}",
-            highlight=False,
-        )
+        said = escape(f"{finding.check}: {finding.seen}.{fix}{by}")
+        console.print(f"[{colors[finding.severity]}]{finding.severity:<8}[/]{said}", highlight=False)

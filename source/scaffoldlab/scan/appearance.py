@@ -54,10 +54,15 @@ def _closest_face(scene, points: np.ndarray) -> np.ndarray:
 
 def _charts(mesh: trimesh.Trimesh) -> np.ndarray:
     """Which connected piece of the texture each face is in: faces that share a position and a UV, shape (F,)."""
-    key = np.c_[np.round(mesh.vertices / max(mesh.scale, 1e-12), 7), np.round(mesh.visual.uv, 6)]
+    key = np.c_[np.round(mesh.vertices / max(mesh.scale, 1e-12), 7), np.round(_uv(mesh), 6)]
     _, same = np.unique(key, axis=0, return_inverse=True)
     welded = trimesh.Trimesh(np.zeros((same.max() + 1, 3)), same.reshape(-1)[mesh.faces], process=False)
     return trimesh.graph.connected_component_labels(welded.face_adjacency, node_count=len(mesh.faces))
+
+
+def _uv(mesh: trimesh.Trimesh) -> np.ndarray:
+    """Of a mesh that has a texture, shape (V, 2)."""
+    return np.asarray(getattr(mesh.visual, "uv", None))
 
 
 def _extrapolate(mesh: trimesh.Trimesh, scale: float, faces: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -66,4 +71,4 @@ def _extrapolate(mesh: trimesh.Trimesh, scale: float, faces: np.ndarray, points:
     weights = trimesh.triangles.points_to_barycentric(triangles, points).clip(-0.5, 1.5)
     weights = np.where(np.isfinite(weights).all(1, keepdims=True), weights, 1 / 3)
     weights /= weights.sum(1, keepdims=True)
-    return (weights[:, :, None] * mesh.visual.uv[mesh.faces[faces]]).sum(1)
+    return (weights[:, :, None] * _uv(mesh)[mesh.faces[faces]]).sum(1)

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import subprocess
 import sys
 import tempfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import trimesh
+from scipy.spatial import QhullError
 
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.files import write_atomic
-from scaffoldlab.scan.solid import Solid, decimate, inside_of, sample_inside
+from scaffoldlab.scan.solid import Solid, decimate, distances, inside_of, sample_inside
 
 MOST_HULLS, MOST_HULL_VERTICES, COACD_FACES = 32, 64, 20_000
+FRAME_FACES = 1000
+"""Faces of the hull whose oriented box is looked for at most."""
+SLIVER = 1e-10
+"""A hull of less volume is what CoACD has cut off, and no collider [m^3]."""
 VOLUME_BOUND, DISTANCE_BOUND = 0.04, 0.02
 """A primitive fits when its volume is off by less, and 95 % of the surface by less of the object's size."""
 
@@ -107,7 +114,10 @@ def best_primitive(mesh: trimesh.Trimesh, volume: float) -> Part | None:
         mesh: Surface [m].
         volume: Its volume [m^3].
     """
-    fits = [part for part in (_box(mesh), *_cylinders(mesh), _sphere(mesh)) if _fits(part, mesh, volume)]
+    # Of a hull of many faces the box takes minutes.
+    frame = np.array(decimate(mesh.convex_hull, FRAME_FACES).bounding_box_oriented.primitive.transform)
+    candidates = (_box(mesh, frame), *_cylinders(mesh, frame), _sphere(mesh))
+    fits = [part for part in candidates if _fits(part, mesh, volume)]
     return min(fits, key=lambda part: abs(part.mesh.volume - volume), default=None)
 
 
@@ -116,30 +126,42 @@ def _fits(part: Part, mesh: trimesh.Trimesh, volume: float) -> bool:
         return False
     size = float(mesh.extents.max())
     for a, b in ((mesh, part.mesh), (part.mesh, mesh)):
-        points, _ = trimesh.sample.sample_surface(a, 2000, seed=0)
-        distance = np.abs(trimesh.proximity.closest_point(b, points)[1]) if len(b.faces) < 500 else _distance(b, points)
+        points = trimesh.sample.sample_surface(a, 2000, seed=0)[0]
+        distance = np.abs(trimesh.proximity.closest_point(b, points)[1]) if len(b.faces) < 500 else distances(b, points)
         if np.quantile(distance, 0.95) > DISTANCE_BOUND * size:
             return False
     return True
 
 
-def _distance(mesh: trimesh.Trimesh, points: np.ndarray) -> np.ndarray:
-    from scaffoldlab.scan.library import open3d
+def _box(mesh: trimesh.Trimesh, frame: np.ndarray) -> Part:
+    low, high = _sides(mesh.copy().apply_transform(np.linalg.inv(frame)))
+    pose = frame @ trimesh.transformations.translation_matrix((low + high) / 2)
+    surface = trimesh.creation.box(high - low).apply_transform(pose)
+    return Part("box", surface, tuple(map(float, high - low)), pose)
 
-    scene = open3d().t.geometry.RaycastingScene()
-    scene.add_triangles(mesh.vertices.astype(np.float32), mesh.faces.astype(np.uint32))
-    return scene.compute_distance(points.astype(np.float32)).numpy()
+
+def _sides(mesh: trimesh.Trimesh) -> np.ndarray:
+    """Where the sides are that look along the axes, not their bumps, shape (2, 3) [m]."""
+    sides = np.array(mesh.bounds)
+    for k, sign in enumerate((-1, 1)):
+        for axis in range(3):
+            there = sign * mesh.face_normals[:, axis] > 0.8
+            # Of a slope or a step, which the median does not stand for, the outermost part counts.
+            there &= np.abs(mesh.triangles_center[:, axis] - sides[k, axis]) < 0.1 * np.ptp(mesh.bounds[:, axis])
+            if there.any():
+                sides[k, axis] = _median(mesh.triangles_center[there, axis], mesh.area_faces[there])
+    return sides
 
 
-def _box(mesh: trimesh.Trimesh) -> Part:
-    box = mesh.bounding_box_oriented
-    pose = np.array(box.primitive.transform)
-    return Part("box", box.to_mesh(), tuple(map(float, box.primitive.extents)), pose)
+def _median(values: np.ndarray, weights: np.ndarray) -> float:
+    order = np.argsort(values)
+    total = np.cumsum(weights[order])
+    return float(values[order[np.searchsorted(total, total[-1] / 2)]])
 
 
 def _sphere(mesh: trimesh.Trimesh) -> Part:
     # Least squares: |p|^2 = 2 c p + (r^2 - |c|^2).
-    points, _ = trimesh.sample.sample_surface(mesh, 2000, seed=0)
+    points = trimesh.sample.sample_surface(mesh, 2000, seed=0)[0]
     answer = np.linalg.lstsq(np.c_[2 * points, np.ones(len(points))], (points**2).sum(1))[0]
     center = answer[:3]
     radius = float(np.sqrt(answer[3] + center @ center))
@@ -147,18 +169,23 @@ def _sphere(mesh: trimesh.Trimesh) -> Part:
     return Part("sphere", trimesh.creation.icosphere(4, radius).apply_transform(pose), (radius,), pose)
 
 
-def _cylinders(mesh: trimesh.Trimesh) -> list[Part]:
-    """Upright along each axis of the oriented box; the radius is that of the circle with the same outline."""
-    frame = np.array(mesh.bounding_box_oriented.primitive.transform)
+def _cylinders(mesh: trimesh.Trimesh, frame: np.ndarray) -> list[Part]:
+    """Upright along each axis of the oriented box; the radius is that of half of the wall."""
     local = mesh.copy().apply_transform(np.linalg.inv(frame))
-    low, high = local.bounds
-    middle, extents = (low + high) / 2, high - low
+    sides, bounds = _sides(local), local.bounds
     parts = []
     for axis in range(3):
         others = [i for i in range(3) if i != axis]
-        if np.ptp(extents[others]) > 0.1 * extents[others].max():
+        extents = np.ptp(bounds, axis=0)[others]
+        wall = np.abs(local.face_normals[:, axis]) < 0.5
+        if np.ptp(extents) > 0.1 * extents.max() or not wall.any():
             continue
-        radius, length = float(extents[others].mean() / 2), float(extents[axis])
+        middle = bounds.mean(0)
+        middle[axis] = sides[:, axis].mean()
+        # The middle of a facet is nearer to the axis than its edges; the root mean square is that of its outline.
+        flat = local.triangles[wall][:, :, others] - middle[others]
+        away = np.sqrt(np.einsum("fij,fij->f", flat, flat) / 3)
+        radius, length = _median(away, local.area_faces[wall]), float(np.ptp(sides[:, axis]))
         turn = trimesh.geometry.align_vectors([0, 0, 1], np.eye(3)[axis])
         pose = frame @ trimesh.transformations.translation_matrix(middle) @ turn
         surface = trimesh.creation.cylinder(radius, length, sections=96).apply_transform(pose)
@@ -171,29 +198,61 @@ def _cylinders(mesh: trimesh.Trimesh) -> list[Part]:
 
 def _hulls(mesh: trimesh.Trimesh, threshold: float, timeout: float, cache: Path | None) -> list[trimesh.Trimesh]:
     mesh = decimate(mesh, COACD_FACES)
-    settings = f"coacd {threshold:g} {MOST_HULLS} {MOST_HULL_VERTICES}"
+    settings = f"coacd {threshold:g} {MOST_HULLS}"
     digest = hashlib.sha256(settings.encode())
     for array in (mesh.vertices.astype(np.float32), mesh.faces.astype(np.int32)):
         digest.update(np.ascontiguousarray(array).tobytes())
     folder = cache or cache_folder()
     path = folder / f"hulls-{digest.hexdigest()[:24]}.npz"
-    if not path.is_file():
-        with tempfile.TemporaryDirectory() as temporary:
-            write_atomic(path, _decompose(mesh, threshold, timeout, Path(temporary)))
+    with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # none yet, or a broken one
+        return _read_hulls(path)
+    with tempfile.TemporaryDirectory() as temporary:
+        write_atomic(path, _decompose(mesh, threshold, timeout, Path(temporary)))
+    return _read_hulls(path)
+
+
+def _read_hulls(path: Path) -> list[trimesh.Trimesh]:
     with np.load(path) as data:
-        count = int(data["count"])
-        return [trimesh.convex.convex_hull(data[f"points_{i}"]) for i in range(count)]
+        clouds = [data[f"points_{i}"] for i in range(int(data["count"]))]
+    hulls = []
+    for points in clouds:
+        with contextlib.suppress(QhullError):
+            hull = trimesh.convex.convex_hull(points)
+            if hull.volume > SLIVER:
+                hulls.append(_few_corners(hull))
+    if not hulls:
+        raise ScaffoldError("collider: CoACD found nothing but slivers. Try --collider-threshold 0.1.")
+    return hulls
+
+
+def _few_corners(hull: trimesh.Trimesh) -> trimesh.Trimesh:
+    """A hull as engines take it. Of a round one, fewer corners span less by a tenth: it grows by what is missing."""
+    few, count = hull, MOST_HULL_VERTICES
+    while len(few.vertices) > MOST_HULL_VERTICES:
+        few = decimate(hull, 2 * count - 4).convex_hull
+        count -= 4
+    growth = np.cbrt(hull.volume / few.volume)
+    few.vertices = few.center_mass + growth * (few.vertices - few.center_mass)
+    return few
 
 
 def _decompose(mesh: trimesh.Trimesh, threshold: float, timeout: float, folder: Path) -> bytes:
     """Runs CoACD in a process of its own: it can crash or take forever on a bad mesh."""
     source, target = folder / "mesh.npz", folder / "hulls.npz"
     np.savez(source, vertices=mesh.vertices, faces=mesh.faces)
-    command = [sys.executable, "-m", "scaffoldlab.scan.coacd", source, target, str(threshold)]
+    command = [sys.executable, "-m", "scaffoldlab.scan.coacd", str(source), str(target), str(threshold)]
+    # Its threads spin while they wait, which costs minutes on a busy machine.
+    environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
+
+    def run(remesh: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command, remesh], capture_output=True, text=True, timeout=timeout, env=environment)
+
     try:
-        # Its threads spin while they wait, which costs minutes on a busy machine.
-        environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=timeout, env=environment)
+        # Its remeshing thickens thin walls, so that it is left to surfaces that need it: those that are open, and those
+        # that it fails on without, as on some that cross themselves.
+        done = run("off" if mesh.is_watertight else "on")
+        if done.returncode and mesh.is_watertight:
+            done = run("on")
     except subprocess.TimeoutExpired:
         raise ScaffoldError(
             f"collider: CoACD did not finish within {timeout:g} s on {len(mesh.faces)} faces. Give it more with "

@@ -50,7 +50,10 @@ def read_keypoints(path: Path) -> dict[str, np.ndarray]:
 
 
 def extremities(mesh: trimesh.Trimesh) -> dict[str, np.ndarray]:
-    """Where the axes through the middle of a mesh leave it: ``+x``, ``-x``, ``+y``, ..., shape (3,) each [m]."""
+    """Where the axes through the middle of a mesh leave it: ``+x``, ``-x``, ``+y``, ..., shape (3,) each [m].
+
+    An axis that meets nothing, as that of a ring, has the point of the surface that is nearest to its end.
+    """
     scene = open3d().t.geometry.RaycastingScene()
     scene.add_triangles(mesh.vertices.astype(np.float32), mesh.faces.astype(np.uint32))
     middle, half = mesh.bounds.mean(0), np.ptp(mesh.bounds, axis=0) / 2
@@ -58,11 +61,10 @@ def extremities(mesh: trimesh.Trimesh) -> dict[str, np.ndarray]:
     away = np.abs(axes @ half)
     rays = np.concatenate((middle + 2 * away[:, None] * axes, -axes), -1)  # inwards from outside
     travelled = scene.cast_rays(rays.astype(np.float32))["t_hit"].numpy()
-    distance = np.where(np.isfinite(travelled), 2 * away - travelled, away)
-    return {
-        f"{sign}{axis}": middle + distance[k] * axes[k]
-        for k, (sign, axis) in enumerate((s, a) for s in "+-" for a in "xyz")
-    }
+    met = np.isfinite(travelled)
+    points = middle + np.where(met, 2 * away - travelled, away)[:, None] * axes
+    points[~met] = scene.compute_closest_points(points[~met].astype(np.float32))["points"].numpy()
+    return {f"{sign}{axis}": points[k] for k, (sign, axis) in enumerate((s, a) for s in "+-" for a in "xyz")}
 
 
 def static_keypoints(

@@ -72,7 +72,7 @@ class ObjectSettings:
         for name, (low, high) in limits.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
-                option = name.replace("_", "-")
+                option = {"wall": "hollow"}.get(name, name).replace("_", "-")
                 raise ScaffoldError(f"scan object: --{option} is {value:g}; allowed: {low:g} to {high:g}.")
 
 
@@ -137,8 +137,8 @@ def scan_object(
     refuse_existing(out, overwrite=overwrite)
     from scaffoldlab.scan.object_report import report_values, write_object_report
 
+    made = _make(scan, name, settings, digest, on_step)
     with write_folder(out, overwrite=overwrite) as folder:
-        made = _make(scan, name, settings, digest, on_step)
         usd = write_usd(made.object, folder)
         for form in settings.formats:
             {"urdf": write_urdf, "mjcf": write_mjcf}[form](made.object, folder)
@@ -167,7 +167,7 @@ def examine_object(source: Path, settings: ObjectSettings | None = None) -> tupl
     except ScaffoldError as error:
         return scan, [*findings, Finding(check="solid", severity="error", seen=str(error), fix="Scan it again")]
     inertia = inertia_of(solid, density=settings.density, mass=settings.mass, wall=settings.wall)
-    _, upright = resting_pose(solid.mesh, inertia.center, up=settings.up)
+    _, upright = resting_pose(solid.mesh, inertia.center, up=settings.up, hint=scan.up)
     return scan, [*findings, *solid.findings, upright]
 
 
@@ -175,15 +175,17 @@ def write_mended(source: Path, target: Path, settings: ObjectSettings) -> None:
     """Writes the clean surface of a scan in metres, set upright, with its texture.
 
     Raises:
-        ScaffoldError: Nothing can be made of the scan, or ``target`` has no ending that keeps textures.
+        ScaffoldError: Nothing can be made of the scan, or ``target`` is the scan itself or of another format.
     """
     if target.suffix.lower() not in (".glb", ".ply", ".stl"):
         raise ScaffoldError(f"--fix {target}: allowed: a file that ends in .glb (with texture), .ply or .stl.")
     scan = read_scan(source)
+    if target.resolve() == scan.path.resolve():
+        raise ScaffoldError(f"--fix {target}: this is the scan itself; give another file.")
     units = decide_units(scan, given=settings.units, size=settings.size)
     refuse_errors(str(source), [units.finding])
     solid = make_solid(scan.mesh.vertices * units.scale, scan.mesh.faces, str(source))
-    pose, _ = resting_pose(solid.mesh, inertia_of(solid).center, up=settings.up)
+    pose, _ = resting_pose(solid.mesh, inertia_of(solid).center, up=settings.up, hint=scan.up)
     mesh = make_visual(scan, solid.mesh, units.scale, len(solid.mesh.faces)).apply_transform(pose)
     if target.suffix.lower() == ".glb":  # whose y is up
         mesh.apply_transform(trimesh.transformations.rotation_matrix(-np.pi / 2, [1, 0, 0]))
@@ -211,7 +213,7 @@ def _make(scan: Scan, name: str, settings: ObjectSettings, digest: str, on_step:
     on_step("mend")
     solid = make_solid(scan.mesh.vertices * units.scale, scan.mesh.faces, str(scan.path))
     inertia = inertia_of(solid, density=settings.density, mass=settings.mass, wall=settings.wall)
-    pose, upright = resting_pose(solid.mesh, inertia.center, up=settings.up)
+    pose, upright = resting_pose(solid.mesh, inertia.center, up=settings.up, hint=scan.up)
     findings += [*solid.findings, upright, _weight(inertia, settings)]
     on_step("look")
     visual = make_visual(scan, solid.mesh, units.scale, settings.visual_faces).apply_transform(pose)
@@ -245,7 +247,7 @@ def keypoint_candidates(mesh: trimesh.Trimesh) -> dict[str, np.ndarray]:
         ``+x`` .. ``-z`` and ``tip 1`` .. ``tip 4``, body frame [m], shape (3,) each.
     """
     points = {label: np.asarray(point) for label, point in extremities(mesh).items()}
-    surface, _ = trimesh.sample.sample_surface(mesh, 4000, seed=0)
+    surface = trimesh.sample.sample_surface(mesh, 4000, seed=0)[0]
     away = np.linalg.norm(surface - mesh.bounds.mean(0), axis=1)
     for number in range(1, KEYPOINT_TIPS + 1):
         tip = surface[away.argmax()]
@@ -259,7 +261,7 @@ def _surface_findings(scan: Scan) -> list[Finding]:
     if scan.missing:
         names = ", ".join(scan.missing[:5])
         fix = "Put the files beside the mesh; without them it is grey"
-        return [Finding(check="texture", severity="warning", seen=f"{names} not found", fix=fix)]
+        return [Finding(check="texture", severity="warning", seen=f"{names} not found or unreadable", fix=fix)]
     if scan.texture is None:
         return [
             Finding(check="texture", severity="warning", seen="none", fix="Export the mesh with UVs and its picture")
@@ -304,4 +306,6 @@ def _cached(out: Path, digest: str) -> dict[str, Any] | None:
         report = json.loads((out / "report.json").read_text())
     except (OSError, ValueError):
         return None
-    return report if report.get("digest") == digest and (out / f"{report['name']}.usda").is_file() else None
+    if not isinstance(report, dict) or report.get("digest") != digest:
+        return None
+    return report if (out / f"{report['name']}.usda").is_file() else None

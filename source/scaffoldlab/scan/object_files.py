@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
+from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.files import write_atomic
 from scaffoldlab.scan.colliders import Part
 from scaffoldlab.scan.solid import Inertia
@@ -48,6 +49,8 @@ class ScannedObject:
 
 def write_usd(obj: ScannedObject, folder: Path) -> Path:
     """Writes ``NAME.usda``, its texture ``NAME.png`` and ``NAME.yaml`` with the keypoints; returns the first."""
+    from pxr import Tf
+
     from scaffoldlab.usd.writer import UsdWriter
 
     path = folder / f"{obj.name}.usda"
@@ -55,20 +58,26 @@ def write_usd(obj: ScannedObject, folder: Path) -> Path:
     moments, axes = obj.inertia.principal()
     # Without a velocity iteration PhysX lets five boxes kick each other 8 mm aside when they are stacked.
     writer.body(
-        "", mass=obj.inertia.mass, inertia=moments, inertia_quat_xyzw=Rotation.from_matrix(axes).as_quat(),
+        "", mass=obj.inertia.mass, inertia=moments.tolist(), inertia_quat_xyzw=Rotation.from_matrix(axes).as_quat(),
         velocity_iterations=1,
     )  # fmt: skip
     picture = None
     if obj.texture is not None:
-        picture = f"{obj.name}.png"
-        write_atomic(folder / picture, lambda file: obj.texture.convert("RGB").save(file, "png"))
+        picture, pixels = f"{obj.name}.png", obj.texture.convert("RGB")
+        write_atomic(folder / picture, lambda file: pixels.save(file, "png"))
     writer.surface("surface", color=GREY, roughness=0.6, texture=picture and f"./{picture}")
     writer.friction("touch", static=obj.friction, dynamic=obj.friction, combine="average", stiff=True)
     for number, part in enumerate(obj.parts):
         _write_collider(writer, f"collider_{number:02}", part)
     writer.visual("visual", obj.visual, surface="surface")
     writer.note(**obj.facts)
-    writer.save()
+    try:
+        writer.save()
+    except Tf.ErrorException as error:
+        raise ScaffoldError(
+            f"{path.name}: could not be written; what was there before is unchanged. Free space on that disk, or "
+            "write to another folder."
+        ) from error
     points = {name: [round(float(c), 4) for c in point] for name, point in obj.keypoints.items()}
     text = yaml.safe_dump({"keypoints": points}, sort_keys=False, default_flow_style=None)
     write_atomic(folder / f"{obj.name}.yaml", f"# Keypoint candidates in the body frame [m].\n{text}")
@@ -105,6 +114,7 @@ def write_urdf(obj: ScannedObject, folder: Path) -> Path:
     )
     text = f"""<?xml version="1.0"?>
 <robot name={quoteattr(obj.name)}>
+  <mujoco><compiler strippath="false" fusestatic="false" discardvisual="false"/></mujoco>
   <link name={quoteattr(obj.name)}>
     <inertial><mass value="{obj.inertia.mass:.9g}"/><inertia {inertia}/></inertial>
     <visual><geometry><mesh filename="meshes/visual.obj"/></geometry></visual>

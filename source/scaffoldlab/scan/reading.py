@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
+from urllib.parse import unquote
 
 import numpy as np
 import trimesh
@@ -27,6 +29,7 @@ BUNDLESDF_NORMALISED = (
     "mesh/mesh_biggest_component.obj",
 )
 BUNDLESDF_CONFIG = "final/nerf/config.yml"
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tga", ".tif", ".tiff")
 MOST_BYTES, MOST_FACES = 2 * 1024**3, 20_000_000
 METRES = {"m": 1.0, "dm": 0.1, "cm": 0.01, "mm": 0.001, "inch": 0.0254, "foot": 0.3048}
 SPELLINGS = {"meter": "m", "metre": "m", "centimeter": "cm", "centimetre": "cm", "millimeter": "mm", "millimetre": "mm",
@@ -43,8 +46,8 @@ class Scan:
         unit: What the file or its format says a length of 1 means [m]; None if it says nothing.
         unit_evidence: Where that is written.
         up: Axis that points up by format or metadata; None if nothing says so.
-        missing: Pictures and materials that the file names and that are not there.
-        capture: Folder with pictures and masks of the object, when there is one.
+        missing: Pictures and materials that the file names and that are not there, or no pictures.
+        capture: Folder with pictures and masks, which may show the object, when there is one.
     """
 
     mesh: trimesh.Trimesh
@@ -80,7 +83,13 @@ def read_scan(path: Path) -> Scan:
         raise ScaffoldError(
             f"{path}: got a {kind or 'nameless'} file; allowed: {', '.join(FORMATS)}. Export it as .obj."
         )
-    size = path.stat().st_size
+    if (known := _file_of_bundlesdf(path)) is not None:
+        return known
+    return _read_file(path)
+
+
+def _read_file(path: Path) -> Scan:
+    kind, size = path.suffix.lower(), path.stat().st_size
     if not 0 < size <= MOST_BYTES:
         raise ScaffoldError(
             f"{path}: it holds {size} bytes; allowed: 1 byte to {MOST_BYTES >> 30} GB. Export it again."
@@ -92,31 +101,14 @@ def read_scan(path: Path) -> Scan:
             f"{path}: the mesh has {faces} faces; allowed: 1 to {MOST_FACES}. "
             f"{'Export it with its surface, not as points.' if not faces else 'Decimate it when you export it.'}"
         )
-    return scan
+    return replace(scan, capture=path.parent) if (path.parent / "depth").is_dir() else scan
 
 
 def _read_folder(folder: Path) -> Scan:
     """A BundleSDF out folder, or a folder with one mesh in it."""
-    config = folder / BUNDLESDF_CONFIG
-    capture = folder if (folder / "ob_in_cam").is_dir() else None
-    for name in BUNDLESDF_METRIC:
+    for name in (*BUNDLESDF_METRIC, *BUNDLESDF_NORMALISED):
         if (folder / name).is_file():
-            scan = read_scan(folder / name)
-            evidence = f"BundleSDF writes {name} in metres"
-            return Scan(scan.mesh, scan.path, 1.0, evidence, missing=scan.missing, capture=capture)
-    for name in BUNDLESDF_NORMALISED:
-        if (folder / name).is_file():
-            if not config.is_file():
-                raise ScaffoldError(
-                    f"{folder}: {name} is normalised by BundleSDF, and {BUNDLESDF_CONFIG}, which says how, is missing. "
-                    f"Copy it from the run, or give {name} itself with --units or --size."
-                )
-            factor, translation = _normalisation(config)
-            scan = read_scan(folder / name)
-            mesh = scan.mesh.copy()
-            mesh.vertices = mesh.vertices / factor - translation
-            evidence = f"{name} is normalised; undone with sc_factor {factor:g} of {BUNDLESDF_CONFIG}"
-            return Scan(mesh, scan.path, 1.0, evidence, missing=scan.missing, capture=capture)
+            return _read_bundlesdf(folder, name)
     meshes = sorted(p for p in folder.iterdir() if p.suffix.lower() in FORMATS)
     if len(meshes) != 1:
         got = ", ".join(p.name for p in meshes[:5]) or "none"
@@ -125,6 +117,34 @@ def _read_folder(folder: Path) -> Scan:
             "Give the file that you mean."
         )
     return read_scan(meshes[0])
+
+
+def _file_of_bundlesdf(path: Path) -> Scan | None:
+    """The mesh of a file that lies in an out folder of BundleSDF under one of its names, else None."""
+    for name in (*BUNDLESDF_METRIC, *BUNDLESDF_NORMALISED):
+        folder = path.parents[1] if "/" in name and len(path.parents) > 1 else path.parent
+        if path == folder / name and (folder / BUNDLESDF_CONFIG).is_file():
+            return _read_bundlesdf(folder, name)
+    return None
+
+
+def _read_bundlesdf(folder: Path, name: str) -> Scan:
+    capture = folder if (folder / "ob_in_cam").is_dir() else None
+    config = folder / BUNDLESDF_CONFIG
+    if name in BUNDLESDF_METRIC:
+        scan = _read_file(folder / name)
+        return replace(scan, unit=1.0, unit_evidence=f"BundleSDF writes {name} in metres", capture=capture)
+    if not config.is_file():
+        raise ScaffoldError(
+            f"{folder}: {name} is normalised by BundleSDF, and {BUNDLESDF_CONFIG}, which says how, is missing. "
+            f"Copy it from the run, or give {name} itself with --units or --size."
+        )
+    factor, translation = _normalisation(config)
+    scan = _read_file(folder / name)
+    mesh = scan.mesh.copy()
+    mesh.vertices = mesh.vertices / factor - translation
+    evidence = f"{name} is normalised; undone with sc_factor {factor:g} of {BUNDLESDF_CONFIG}"
+    return replace(scan, mesh=mesh, unit=1.0, unit_evidence=evidence, capture=capture)
 
 
 def _normalisation(config: Path) -> tuple[float, np.ndarray]:
@@ -146,19 +166,30 @@ class _Beside(trimesh.resolvers.FilePathResolver):
 
     def __init__(self, source: Path):
         super().__init__(str(source))
-        self.folder, self.missing = source.resolve().parent, []
+        self.folder, self.missing, self.outside = source.resolve().parent, [], []
+        self.pictures = 0
 
     def get(self, name: str) -> bytes:
-        path = (self.folder / name.strip().replace("\\", "/")).resolve()
+        path = (self.folder / unquote(name.strip()).replace("\\", "/")).resolve()
         if not path.is_relative_to(self.folder):
-            raise ScaffoldError(
-                f"{self.file_path}: it names {name!r}, outside its folder. Refused; put it beside the mesh."
-            )
+            self.outside.append(name)
+            raise PermissionError(name)
         try:
-            return path.read_bytes()
-        except OSError:
+            data = path.read_bytes()
+            if path.suffix.lower() in PICTURES:
+                Image.open(io.BytesIO(data)).verify()
+                self.pictures += 1
+        except Exception:  # Pillow raises whatever its parsers run into
             self.missing.append(name)
             raise
+        return data
+
+    def refuse_outside(self, path: Path) -> None:
+        """Stops at a file outside; the parsers of trimesh swallow what is raised while they read a material."""
+        if self.outside:
+            raise ScaffoldError(
+                f"{path}: it names {self.outside[0]!r}, outside its folder. Refused; put it beside the mesh."
+            )
 
 
 def _read_mesh(path: Path) -> Scan:
@@ -171,24 +202,30 @@ def _read_mesh(path: Path) -> Scan:
         with path.open("rb") as file:
             scene = trimesh.load_scene(file, file_type=kind[1:], resolver=resolver, process=False)
         meshes = [m for m in scene.dump() if isinstance(m, trimesh.Trimesh) and len(m.faces)]
-    except ScaffoldError:
-        raise
     except MemoryError:
         raise ScaffoldError(f"{path}: too large for this machine's memory. Decimate it when you export it.") from None
     except Exception as error:  # trimesh raises whatever its parsers run into
+        resolver.refuse_outside(path)
         words = " ".join(str(error).split())[:200]
         raise ScaffoldError(
             f"{path}: no readable {kind} mesh ({type(error).__name__}: {words}). Export it again."
         ) from error
+    resolver.refuse_outside(path)
     if not meshes:
         raise ScaffoldError(
             f"{path}: the mesh has no faces; allowed: a surface of triangles. Points alone cannot be made solid."
         )
-    mesh = meshes[0] if len(meshes) == 1 else trimesh.util.concatenate(meshes)
+    mesh = _joined(meshes)
     if kind in (".glb", ".gltf"):
         return Scan(mesh, path, 1.0, "glTF is in metres by its specification", "y", resolver.missing)
+    if kind == ".ply" and not resolver.pictures:  # UVs without a picture, which trimesh makes up
+        mesh.visual = trimesh.visual.ColorVisuals(mesh)
     unit, evidence = _written_unit(path)
     return Scan(mesh, path, unit, evidence, missing=resolver.missing)
+
+
+def _joined(meshes: list[trimesh.Trimesh]) -> trimesh.Trimesh:
+    return meshes[0] if len(meshes) == 1 else cast(trimesh.Trimesh, trimesh.util.concatenate(meshes))
 
 
 def _refuse_text(path: Path) -> None:
@@ -203,12 +240,13 @@ def _written_unit(path: Path) -> tuple[float | None, str]:
     """A unit that a comment or header of obj, ply or stl names."""
     with path.open("rb") as file:
         text = file.read(4096).decode("ascii", "ignore")
-    found = re.search(r"units?\s*[:=]?\s*(?:in\s+)?([a-z]+)", text, re.IGNORECASE)
-    if not found:
-        return None, ""
-    word = found[1].lower()
-    name = SPELLINGS.get(word, SPELLINGS.get(word.rstrip("s"), word))
-    return (METRES[name], f"its header says {found[0]!r}") if name in METRES else (None, "")
+    pattern = r"\bunits?[ \t]*[:=]?[ \t]*(?:(?:is|are)[ \t]+)?(?:in[ \t]+)?([a-z]+)"
+    for found in re.finditer(pattern, text, re.IGNORECASE):
+        word = found[1].lower()
+        name = SPELLINGS.get(word, SPELLINGS.get(word.rstrip("s"), word))
+        if name in METRES:
+            return METRES[name], f"its header says {found[0]!r}"
+    return None, ""
 
 
 # --- USD ------------------------------------------------------------------------------------------------------------
@@ -231,7 +269,7 @@ def _read_usd(path: Path) -> Scan:
                 parts.append(part)
     if not parts:
         raise ScaffoldError(f"{path}: the stage holds no mesh that can be seen. Export the object's surface with it.")
-    mesh = parts[0] if len(parts) == 1 else trimesh.util.concatenate(parts)
+    mesh = _joined(parts)
     unit = UsdGeom.GetStageMetersPerUnit(stage)
     up = "y" if UsdGeom.GetStageUpAxis(stage) == UsdGeom.Tokens.y else "z"
     said = "" if UsdGeom.StageHasAuthoredMetersPerUnit(stage) else " (nothing is written; the default of USD)"
@@ -277,11 +315,9 @@ def _usd_mesh(geometry, path: Path, missing: list[str]) -> trimesh.Trimesh | Non
 
 def _usd_picture(prim: Usd.Prim, path: Path, missing: list[str]) -> Image.Image | None:
     """The picture that the bound material's diffuse colour is read from, also out of a usdz package."""
-    import io
-
     from pxr import Ar, UsdShade
 
-    material, _ = UsdShade.MaterialBindingAPI(prim).ComputeBoundMaterial()
+    material = cast(Any, UsdShade.MaterialBindingAPI(prim).ComputeBoundMaterial())[0]
     source = material.ComputeSurfaceSource()[0] if material else None
     diffuse = source.GetInput("diffuseColor") if source else None
     if not diffuse or not diffuse.HasConnectedSource():

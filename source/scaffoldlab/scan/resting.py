@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import trimesh
 
@@ -19,7 +21,9 @@ ROUND = 0.03
 """Without a resting pose more probable than this, an object rolls."""
 
 
-def resting_pose(mesh: trimesh.Trimesh, center: np.ndarray, *, up: str = "auto") -> tuple[np.ndarray, Finding]:
+def resting_pose(
+    mesh: trimesh.Trimesh, center: np.ndarray, *, up: str = "auto", hint: Literal["y", "z"] | None = None
+) -> tuple[np.ndarray, Finding]:
     """The transform of an object from the axes of its file to its body frame.
 
     Args:
@@ -27,6 +31,7 @@ def resting_pose(mesh: trimesh.Trimesh, center: np.ndarray, *, up: str = "auto")
         center: Centre of mass [m], shape (3,).
         up: ``auto``, or the axis of the file that points up: x, y, z, -x, -y, -z. ``auto`` takes z, else y, where the
             object rests stably that way, else its most probable resting pose.
+        hint: Axis that points up by the file's format; ``auto`` takes it first.
 
     Returns:
         File to body frame, shape (4, 4), and what was decided.
@@ -38,16 +43,24 @@ def resting_pose(mesh: trimesh.Trimesh, center: np.ndarray, *, up: str = "auto")
         raise ScaffoldError(f"--up {up}: allowed: auto, {', '.join(UPS)}.")
     stable = stable_ups(mesh, center)
     if up == "auto" and (not stable or stable[0][1] < ROUND):
-        return _pose(mesh, center, np.array(UPS["z"], float)), Finding(
-            check="up", severity="ok", seen="z of the file; the object is round and rests any way"
+        axis = hint or "z"
+        return _pose(mesh, center, np.array(UPS[axis], float)), Finding(
+            check="up", severity="ok", seen=f"{axis} of the file; the object is round and rests any way"
         )
-    wanted = ["z", "y"] if up == "auto" else [up]
-    for axis in wanted:
-        angles = [_angle_deg(found, np.array(UPS[axis], float)) for found, _ in stable]
+    # On its side a cup rolls: one of many poses there, each of little probability, is none that is meant.
+    able = [found for found, probability in stable if up != "auto" or probability > ROUND]
+    near = {}
+    for axis in dict.fromkeys((hint or "z", "z", "y")) if up == "auto" else [up]:
+        angles = [_angle_deg(found, np.array(UPS[axis], float)) for found in able]
         if angles and min(angles) <= SNAP_DEG:
-            nearest = int(np.argmin(angles))
-            seen = f"{axis} of the file, {angles[nearest]:.1f} deg from a stable resting pose; turned onto it"
-            return _pose(mesh, center, stable[nearest][0]), Finding(check="up", severity="ok", seen=seen)
+            near[axis] = able[int(np.argmin(angles))], min(angles)
+    if near:
+        axis, *others = near
+        direction, angle = near[axis]
+        seen = f"{axis} of the file, {angle:.1f} deg from a stable resting pose; turned onto it"
+        if others and hint is None:
+            seen += f"; it would rest on --up {others[0]} too"
+        return _pose(mesh, center, direction), Finding(check="up", severity="ok", seen=seen)
     if up != "auto":
         seen = f"{up} of the file; the object does not rest stably that way and will tip over"
         fix = "Check --up, or leave it out to take the most probable resting pose"
@@ -73,7 +86,7 @@ def _pose(mesh: trimesh.Trimesh, center: np.ndarray, up: np.ndarray) -> np.ndarr
     """Turns ``up`` to z, the long side of the outline to x, and moves the centre of mass to the origin."""
     turn = trimesh.geometry.align_vectors(up, [0, 0, 1])
     outline = trimesh.transform_points(mesh.convex_hull.vertices, turn)[:, :2]
-    surface, _ = trimesh.sample.sample_surface(mesh, 5000, seed=0)
+    surface = trimesh.sample.sample_surface(mesh, 5000, seed=0)[0]
     spread = np.cov(trimesh.transform_points(surface, turn)[:, :2].T)
     pose = trimesh.transformations.rotation_matrix(_yaw(outline, spread), [0, 0, 1]) @ turn
     pose[:3, 3] = -pose[:3, :3] @ center

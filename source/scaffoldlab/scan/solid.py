@@ -13,8 +13,12 @@ from scaffoldlab.scan.library import open3d
 
 MOST_SOLID_FACES = 200_000
 """Faces of the solid; a finer scan is decimated first, its shape changes by less than a scanner errs."""
-SMALL_PART, APART = 0.1, 0.02
+MOST_COLLAPSED_FACES = 500_000
+"""Faces that edge collapse starts from at most."""
+SMALL_PART, APART = 0.02, 0.02
 """Share of the largest component's area, and distance as a share of its size, that make a component debris."""
+HOLLOW = 1e-3
+"""What fills less of its convex hull encloses nothing."""
 THINNEST = 5e-4
 """Below this thickness a mesh is a sheet [m]."""
 
@@ -33,8 +37,8 @@ class Solid:
 
     @property
     def watertight(self) -> bool:
-        """Whether the surface has an inside without doubt."""
-        return bool(self.mesh.is_watertight)
+        """Whether the surface has an inside without doubt: it has no edge where it ends."""
+        return not len(_open_edges(self.mesh))
 
 
 def make_solid(vertices: np.ndarray, faces: np.ndarray, where: str) -> Solid:
@@ -51,12 +55,7 @@ def make_solid(vertices: np.ndarray, faces: np.ndarray, where: str) -> Solid:
     findings: list[Finding] = []
     mesh = trimesh.Trimesh(vertices, faces, process=False)
     mesh = _drop_broken(mesh, findings)
-    if len(mesh.faces) < 4 or mesh.extents is None or mesh.extents.min() < THINNEST:
-        size = "nothing" if mesh.extents is None else " x ".join(f"{1000 * e:.3g}" for e in mesh.extents) + " mm"
-        raise ScaffoldError(
-            f"{where}: {len(mesh.faces)} usable faces, {size} in all: a sheet or less; allowed: at least "
-            f"4 faces and {1000 * THINNEST:g} mm of thickness. Scan the object from all sides, and check --units."
-        )
+    _refuse_sheet(mesh, where)
     if len(mesh.faces) > MOST_SOLID_FACES:
         findings.append(
             Finding(
@@ -65,21 +64,56 @@ def make_solid(vertices: np.ndarray, faces: np.ndarray, where: str) -> Solid:
         )
         mesh = decimate(mesh, MOST_SOLID_FACES)
     mesh = _keep_main(mesh, findings)
+    turned = _wind(mesh)
     mesh = _close(mesh, findings)
-    _turn_outwards(mesh, findings)
-    return Solid(mesh, findings)
+    _turn_outwards(mesh, turned, findings)
+    solid = Solid(mesh, findings)
+    if solid.watertight and mesh.volume < HOLLOW * mesh.convex_hull.volume:
+        raise ScaffoldError(
+            f"{where}: the surface of {len(mesh.faces)} faces encloses {1e6 * mesh.volume:.3g} cm3, a sheet; allowed: "
+            "at least 4 faces around something. Scan the object from all sides."
+        )
+    return solid
+
+
+def _refuse_sheet(mesh: trimesh.Trimesh, where: str) -> None:
+    """Stops at what is flat, along whatever plane."""
+    sides = np.zeros(3)
+    if len(mesh.faces) >= 4:
+        _, axes = np.linalg.eigh(np.cov(mesh.vertices.T))
+        sides = np.sort(np.ptp(mesh.vertices @ axes, axis=0))[::-1]
+    if sides[2] < THINNEST:
+        size = " x ".join(f"{1000 * side:.3g}" for side in sides)
+        raise ScaffoldError(
+            f"{where}: {len(mesh.faces)} usable faces, {size} mm in all: a sheet or less; allowed: at least "
+            f"4 faces and {1000 * THINNEST:g} mm of thickness. Scan the object from all sides, and check --units."
+        )
 
 
 def decimate(mesh: trimesh.Trimesh, count: int) -> trimesh.Trimesh:
     """A new surface with at most ``count`` faces (quadric edge collapse), without texture."""
     if len(mesh.faces) <= count:
         return mesh.copy()
-    import fast_simplification
+    if len(mesh.faces) > 1.2 * MOST_COLLAPSED_FACES > count:
+        mesh = _thin_out(mesh, MOST_COLLAPSED_FACES)
+    o3d = open3d()
+    points, faces = o3d.utility.Vector3dVector(mesh.vertices), o3d.utility.Vector3iVector(mesh.faces)
+    simple = o3d.geometry.TriangleMesh(points, faces).simplify_quadric_decimation(count)
+    return trimesh.Trimesh(np.asarray(simple.vertices), np.asarray(simple.triangles), process=False)
 
-    points, faces = fast_simplification.simplify(
-        mesh.vertices.astype(np.float32), mesh.faces.astype(np.int32), target_count=count
-    )
-    return trimesh.Trimesh(points, faces, process=False)
+
+def _thin_out(mesh: trimesh.Trimesh, count: int) -> trimesh.Trimesh:
+    """About ``count`` faces: a grid cell becomes one vertex. Edge collapse alone takes minutes on millions."""
+    cell = np.sqrt(3 * mesh.area / count)
+    cells = np.floor((mesh.vertices - mesh.bounds[0]) / cell).astype(np.int64)
+    key = np.ravel_multi_index(tuple(cells.T), tuple(cells.max(0) + 1))
+    _, same = np.unique(key, return_inverse=True)
+    points = np.stack([np.bincount(same, weights=c) for c in mesh.vertices.T], -1) / np.bincount(same)[:, None]
+    faces = same[mesh.faces]
+    faces = faces[(faces != np.roll(faces, 1, axis=1)).all(1)]
+    # Two faces back to back, where a thin part has become flat, go together: a closed surface stays closed.
+    _, first, counts = np.unique(np.sort(faces, axis=1), axis=0, return_index=True, return_counts=True)
+    return trimesh.Trimesh(points, faces[first[counts % 2 == 1]], process=False)
 
 
 def _drop_broken(mesh: trimesh.Trimesh, findings: list[Finding]) -> trimesh.Trimesh:
@@ -107,19 +141,22 @@ def _corners_differ(mesh: trimesh.Trimesh) -> np.ndarray:
 
 def _keep_main(mesh: trimesh.Trimesh, findings: list[Finding]) -> trimesh.Trimesh:
     """The largest component, and those that are large and touch it, as the handle of a mug may."""
-    labels = trimesh.graph.connected_component_labels(mesh.face_adjacency, node_count=len(mesh.faces))
+    labels = _components(mesh)
     count = int(labels.max()) + 1
     if count == 1:
         findings.append(Finding(check="components", severity="ok", seen="1"))
         return mesh
     areas = np.bincount(labels, weights=mesh.area_faces)
     main = int(areas.argmax())
-    gap = APART * float(np.ptp(mesh.triangles[labels == main].reshape(-1, 3), axis=0).max())
-    low, high = (getattr(mesh.triangles[labels == main], f)(axis=(0, 1)) for f in ("min", "max"))
+    surface = _part(mesh, labels == main)
     kept = [main]
     for label in np.flatnonzero(areas >= SMALL_PART * areas[main]):
-        corners = mesh.triangles[labels == label]
-        if label != main and (corners.min((0, 1)) < high + gap).all() and (corners.max((0, 1)) > low - gap).all():
+        if label == main:
+            continue
+        part = _part(mesh, labels == label)
+        points = np.concatenate([part.vertices, trimesh.sample.sample_surface(part, 2000, seed=0)[0]])
+        touches = distances(surface, points).min() < APART * surface.extents.max()
+        if touches or inside_of(surface, part.vertices).all():  # a cavity is inside
             kept.append(int(label))
     mesh.update_faces(np.isin(labels, kept))
     mesh.remove_unreferenced_vertices()
@@ -134,8 +171,40 @@ def _keep_main(mesh: trimesh.Trimesh, findings: list[Finding]) -> trimesh.Trimes
     return mesh
 
 
+def _part(mesh: trimesh.Trimesh, faces: np.ndarray) -> trimesh.Trimesh:
+    """Some faces of a mesh, shape (F,) bool, as one of its own."""
+    part = trimesh.Trimesh(mesh.vertices, mesh.faces[faces], process=False)
+    part.remove_unreferenced_vertices()
+    return part
+
+
+def _components(mesh: trimesh.Trimesh) -> np.ndarray:
+    """Which connected component each face is in, shape (F,)."""
+    return trimesh.graph.connected_component_labels(mesh.face_adjacency, node_count=len(mesh.faces))
+
+
+def _wind(mesh: trimesh.Trimesh) -> int:
+    """Turns faces so that neighbours are wound alike; how many were turned, at most half of a component."""
+    edges = np.asarray(trimesh.grouping.group_rows(mesh.edges_sorted, require_count=2))
+    pairs = mesh.edges_face[edges]
+    differ = mesh.edges[edges[:, 0], 0] == mesh.edges[edges[:, 1], 0]  # both run along their edge the same way
+    if not differ.any():
+        return 0
+    # Each face is there twice, as it is and turned; neighbours that differ connect one with the other.
+    count = len(mesh.faces)
+    nodes = np.concatenate([pairs, pairs + count]) + np.where(np.tile(differ, 2)[:, None], (0, count), 0)
+    labels = trimesh.graph.connected_component_labels(nodes % (2 * count), node_count=2 * count)
+    component = _components(mesh)
+    first = np.unique(component, return_index=True)[1]
+    turn = labels[:count] != labels[first][component]
+    share = np.bincount(component, weights=turn) / np.bincount(component)
+    turn ^= share[component] > 0.5
+    mesh.faces[turn] = mesh.faces[turn, ::-1]
+    return int(turn.sum())
+
+
 def _close(mesh: trimesh.Trimesh, findings: list[Finding]) -> trimesh.Trimesh:
-    """Closes holes; one that is larger than half of the object is left, and told."""
+    """Closes all holes; one that is larger than half of the object is a side that was not scanned, and told."""
     edges = _open_edges(mesh)
     if not len(edges):
         findings.append(Finding(check="holes", severity="ok", seen="none, the surface is closed"))
@@ -145,45 +214,85 @@ def _close(mesh: trimesh.Trimesh, findings: list[Finding]) -> trimesh.Trimesh:
     tensor = o3d.t.geometry.TriangleMesh(
         o3d.core.Tensor(mesh.vertices.astype(np.float32)), o3d.core.Tensor(mesh.faces.astype(np.int32))
     )
-    filled = tensor.fill_holes(hole_size=size / 2)
+    filled = tensor.fill_holes(hole_size=10 * size)
     closed = trimesh.Trimesh(filled.vertex.positions.numpy(), filled.triangle.indices.numpy(), process=False)
     closed.merge_vertices(digits_vertex=7)
     closed.update_faces(_corners_differ(closed) & closed.unique_faces())
-    left = _open_edges(closed)
-    middle = mesh.vertices[edges].mean((0, 1))
-    where = f"{len(edges)} open edges around ({', '.join(f'{c:.3f}' for c in middle)}) m"
-    if not len(left):
-        findings.append(
-            Finding(check="holes", severity="warning", seen=f"{where}; closed", fix="Nothing to do", fixed_by=True)
-        )
+    _wind(closed)
+    closed = _cap(closed)
+    ends = mesh.vertices[edges]
+    where = f"{len(edges)} open edges around ({', '.join(f'{c:.3f}' for c in ends.mean((0, 1)))}) m"
+    labels = trimesh.graph.connected_component_labels(edges, node_count=len(mesh.vertices))[edges[:, 0]]
+    widest = max(float(np.ptp(ends[labels == label].reshape(-1, 3), axis=0).max()) for label in np.unique(labels))
+    left = len(_open_edges(closed))
+    if left:
+        seen = f"{where}; {left} of them could not be closed"
+        fix = "Volume and mass are estimated from outside; mend it in a mesh editor for exact ones"
+    elif widest < size / 2:
+        seen, fix = f"{where}; closed", "Nothing to do"
     else:
-        findings.append(
-            Finding(
-                check="holes", severity="warning", seen=f"{where}; {len(left)} of them could not be closed",
-                fix="Mass and volume are estimated from the outside; scan the missing side for exact ones",
-            )
-        )  # fmt: skip
+        seen = f"{where}, {100 * widest:.1f} cm wide: a side is missing; closed flat"
+        fix = "If it is not flat there, scan that side: volume and mass are estimates"
+    findings.append(Finding(check="holes", severity="warning", seen=seen, fix=fix, fixed_by=not left))
     return closed
 
 
-def _open_edges(mesh: trimesh.Trimesh) -> np.ndarray:
-    """Edges with one face, shape (E, 2)."""
+def _cap(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+    """Closes what is still open, each loop of edges with a fan from its middle; neighbours must be wound alike."""
     single = trimesh.grouping.group_rows(mesh.edges_sorted, require_count=1)
-    return mesh.edges_sorted[single]
+    following: dict[int, list[int]] = {}
+    for start, end in mesh.edges[single].tolist():
+        following.setdefault(end, []).append(start)  # a lid runs the other way
+    points, faces = [], []
+    while following:
+        path = [next(iter(following))]
+        while path[-1] in following:
+            after = following[path[-1]]
+            path.append(after.pop())
+            if not after:
+                del following[path[-2]]
+            if path[-1] in path[:-1]:  # a loop is cut off where the way comes by again
+                begin = path.index(path[-1])
+                loop, path = path[begin:-1], path[: begin + 1]
+                middle = len(mesh.vertices) + len(points)
+                points.append(mesh.vertices[loop].mean(0))
+                faces += [(a, b, middle) for a, b in zip(loop, [*loop[1:], loop[0]], strict=True)]
+    if not faces:
+        return mesh
+    return trimesh.Trimesh(np.concatenate([mesh.vertices, points]), np.concatenate([mesh.faces, faces]), process=False)
 
 
-def _turn_outwards(mesh: trimesh.Trimesh, findings: list[Finding]) -> None:
-    consistent, inwards = bool(mesh.is_winding_consistent), mesh.volume < 0
-    if not consistent:
-        trimesh.repair.fix_normals(mesh, multibody=False)
-        inwards = mesh.volume < 0
-    if inwards:
-        mesh.invert()
-    if consistent and not inwards:
+def _open_edges(mesh: trimesh.Trimesh) -> np.ndarray:
+    """Edges with one face, or an odd number of them, shape (E, 2)."""
+    unique, counts = np.unique(mesh.edges_sorted, axis=0, return_counts=True)
+    return unique[counts % 2 == 1]
+
+
+def _turn_outwards(mesh: trimesh.Trimesh, turned: int, findings: list[Finding]) -> None:
+    """Turns each component outwards, but for cavities inside of the largest one."""
+    component = _components(mesh)
+    volumes = np.bincount(component, weights=_signed_volumes(mesh))
+    main = int(np.abs(volumes).argmax())
+    inwards = np.full(len(volumes), volumes[main] < 0)
+    for label in np.flatnonzero(np.where(inwards, -volumes, volumes) < 0):
+        surface = _part(mesh, component == main)
+        if not inside_of(surface, mesh.vertices[np.unique(mesh.faces[component == label])]).all():
+            inwards[label] = ~inwards[label]
+    mesh.faces[inwards[component]] = mesh.faces[inwards[component], ::-1]
+    if turned > 1e-3 * len(mesh.faces):  # single ones are what thinning out has folded
+        seen = f"{turned} faces were wound the other way round; all turned outwards"
+    elif inwards.any():
+        seen = "the mesh is inside out; turned" if inwards[main] else "a part is inside out; turned"
+    else:
         findings.append(Finding(check="normals", severity="ok", seen="outwards"))
         return
-    seen = "faces are wound both ways; turned outwards" if not consistent else "the mesh is inside out; turned"
     findings.append(Finding(check="normals", severity="warning", seen=seen, fix="Nothing to do", fixed_by=True))
+
+
+def _signed_volumes(mesh: trimesh.Trimesh) -> np.ndarray:
+    """Volume between each face and the middle of the mesh, negative where it is wound inwards, shape (F,) [m^3]."""
+    a, b, c = (mesh.triangles - mesh.bounds.mean(0)).transpose(1, 0, 2)
+    return np.einsum("fi,fi->f", a, np.cross(b, c)) / 6
 
 
 # --- mass -----------------------------------------------------------------------------------------------------------
@@ -251,15 +360,34 @@ def _moments(solid: Solid) -> tuple[float, np.ndarray, np.ndarray]:
 
 
 def _shell_moments(mesh: trimesh.Trimesh, wall: float) -> tuple[float, np.ndarray, np.ndarray]:
-    """The same of a thin wall along the surface; exact for each flat triangle."""
-    a, b, c = mesh.triangles.transpose(1, 0, 2)
-    area = mesh.area_faces
+    """The same of a thin wall: its middle surface, exact for each flat triangle, times its thickness."""
+    thickest = 3 * abs(float(mesh.volume)) / mesh.area  # as far as the surface of a ball is from its middle
+    if wall >= thickest:
+        raise ScaffoldError(
+            f"--hollow {wall:g}: walls that thick would meet; allowed: less than {thickest:.2g} m. Give a thinner "
+            "wall, or leave it out for a full body."
+        )
+    a, b, c = _moved_inwards(mesh, wall / 2)[mesh.faces].transpose(1, 0, 2)
+    area = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
     amount = wall * area.sum()
     center = wall * (area[:, None] * (a + b + c) / 3).sum(0) / amount
-    total = a + b + c
-    outer = [np.einsum("fi,fj->fij", p, p) for p in (a, b, c, total)]
+    outer = [np.einsum("fi,fj->fij", p, p) for p in (a, b, c, a + b + c)]
     second = wall * (area[:, None, None] / 12 * sum(outer)).sum(0)
     return float(amount), center, second
+
+
+def _moved_inwards(mesh: trimesh.Trimesh, distance: float) -> np.ndarray:
+    """The vertices where the planes of their faces meet after all have moved inwards, shape (V, 3) [m]."""
+    around = np.zeros((len(mesh.vertices), 3, 3))
+    along = np.zeros((len(mesh.vertices), 3))
+    weighted = mesh.area_faces[:, None] * mesh.face_normals
+    for corner in mesh.faces.T:
+        np.add.at(around, corner, np.einsum("fi,fj->fij", weighted, mesh.face_normals))
+        np.add.at(along, corner, weighted)
+    total = np.trace(around, axis1=1, axis2=2)[:, None, None]
+    # Where faces are nearly in one plane, the vertex moves along their normal and not along the plane.
+    around = around + (0.01 * total + 1e-18) * np.eye(3)
+    return mesh.vertices - distance * np.linalg.solve(around, along[:, :, None])[:, :, 0]
 
 
 def sample_inside(mesh: trimesh.Trimesh, count: int = 80) -> tuple[np.ndarray, float]:
@@ -273,6 +401,13 @@ def sample_inside(mesh: trimesh.Trimesh, count: int = 80) -> tuple[np.ndarray, f
     axes = [np.arange(low + step / 2, high, step) for low, high in mesh.bounds.T]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
     return grid[inside_of(mesh, grid)], step**3
+
+
+def distances(mesh: trimesh.Trimesh, points: np.ndarray) -> np.ndarray:
+    """Distances of points from a surface [m], shape (P, 3) -> (P,)."""
+    scene = open3d().t.geometry.RaycastingScene()
+    scene.add_triangles(mesh.vertices.astype(np.float32), mesh.faces.astype(np.uint32))
+    return scene.compute_distance(points.astype(np.float32)).numpy()
 
 
 def inside_of(mesh: trimesh.Trimesh, points: np.ndarray) -> np.ndarray:
