@@ -16,6 +16,7 @@ demo: setup
 
 test: setup lint
 	@scripts/run python -m pytest tests/unit -q -n 2
+	@scripts/run python -m pytest tests/scan -q -n 2
 	@scripts/run python -m pytest tests/sim -q
 	@$(MAKE) --no-print-directory docs
 

@@ -17,7 +17,7 @@ FACES = 200_000
 
 
 def main() -> None:
-    from scaffoldlab.scan.object import scan_object
+    from scaffoldlab.scan.objects.object import scan_object
 
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder  # no decomposition of an earlier run

@@ -19,9 +19,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from desks import PLACES, Desk, make_desk  # noqa: E402
-from scaffoldlab.scan.capture import read_capture  # noqa: E402
-from scaffoldlab.scan.scene import scan_scene, write_scene  # noqa: E402
-from scaffoldlab.scan.scene_objects import find_objects  # noqa: E402
+from scaffoldlab.scan.captures.capture import read_capture  # noqa: E402
+from scaffoldlab.scan.scenes.objects import find_objects  # noqa: E402
+from scaffoldlab.scan.scenes.scene import scan_scene, write_scene  # noqa: E402
 
 WANTED = {"position [mm]": 3.0, "angle [deg]": 1.0, "outline [px]": 2.0}
 

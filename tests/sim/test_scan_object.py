@@ -6,7 +6,7 @@ import trimesh
 
 import shapes
 from scaffoldlab.scan.drop import ENGINES, Body, drop
-from scaffoldlab.scan.object import ObjectSettings, scan_object
+from scaffoldlab.scan.objects.object import ObjectSettings, scan_object
 
 FLAT = (0.0, 0.0, 0.0, 1.0)
 

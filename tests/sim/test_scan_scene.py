@@ -11,12 +11,12 @@ import yaml
 from conftest import ROOT
 from desks import OBJECTS, make_desk
 from scaffoldlab.files import write_atomic
-from scaffoldlab.scan.capture import Capture
-from scaffoldlab.scan.new_task import write_task
+from scaffoldlab.scan.captures.capture import Capture
 from scaffoldlab.scan.render import renderer_of
-from scaffoldlab.scan.scene import scan_scene, write_scene
-from scaffoldlab.scan.scene_objects import find_objects
-from scaffoldlab.scan.scene_settle import settle_scene
+from scaffoldlab.scan.scenes.new_task import write_task
+from scaffoldlab.scan.scenes.objects import find_objects
+from scaffoldlab.scan.scenes.scene import scan_scene, write_scene
+from scaffoldlab.scan.scenes.settle import settle_scene
 from scaffoldlab.specs.models import SceneSpec, load_task, read_yaml
 
 RENDER = """

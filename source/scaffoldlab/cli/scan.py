@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int | None:
 def add_object_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``scan object``."""
     from scaffoldlab.scan.drop import ENGINES
-    from scaffoldlab.scan.object import ObjectSettings
+    from scaffoldlab.scan.objects.object import ObjectSettings
 
     _add_reading(parser)
     defaults = ObjectSettings()
@@ -65,8 +65,8 @@ def add_object_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_object(args: argparse.Namespace) -> None:
     """Scans the object and says what was found."""
-    from scaffoldlab.scan.colliders import cache_folder
-    from scaffoldlab.scan.object import ObjectSettings, scan_object
+    from scaffoldlab.scan.objects.colliders import cache_folder
+    from scaffoldlab.scan.objects.object import ObjectSettings, scan_object
     from scaffoldlab.specs.paths import ROOT
 
     out = args.out or ROOT / "assets" / "objects" / args.name
@@ -97,8 +97,8 @@ def add_doctor_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_doctor(args: argparse.Namespace) -> int:
     """Examines a mesh or a capture; the exit code is 1 if nothing can be made of it."""
-    from scaffoldlab.scan.colliders import cache_folder
-    from scaffoldlab.scan.object import ObjectSettings, examine_object, write_mended
+    from scaffoldlab.scan.objects.colliders import cache_folder
+    from scaffoldlab.scan.objects.object import ObjectSettings, examine_object, write_mended
 
     with quiet(cache_folder() / "scan.log") as console:
         findings: list[Finding] = []
@@ -109,7 +109,7 @@ def run_doctor(args: argparse.Namespace) -> int:
             findings += found
             console.print(f"mesh: {scan.path}", highlight=False, markup=False)
         if capture:
-            from scaffoldlab.scan.capture_checks import examine_capture
+            from scaffoldlab.scan.captures.checks import examine_capture
 
             findings += examine_capture(args.input, depth_unit=args.depth_unit)
         _print(console, findings)
@@ -123,7 +123,7 @@ def run_doctor(args: argparse.Namespace) -> int:
 
 def _kinds(source: Path) -> tuple[bool, bool]:
     """Whether a path holds a mesh, and whether it holds pictures."""
-    from scaffoldlab.scan.reading import BUNDLESDF_METRIC, BUNDLESDF_NORMALISED, FORMATS
+    from scaffoldlab.scan.objects.reading import BUNDLESDF_METRIC, BUNDLESDF_NORMALISED, FORMATS
 
     if not source.is_dir():
         return True, False
@@ -135,8 +135,8 @@ def _kinds(source: Path) -> tuple[bool, bool]:
 
 
 def _add_reading(parser: argparse.ArgumentParser) -> None:
-    from scaffoldlab.scan.reading import METRES
-    from scaffoldlab.scan.resting import UPS
+    from scaffoldlab.scan.objects.reading import METRES
+    from scaffoldlab.scan.objects.resting import UPS
 
     parser.add_argument("input", type=Path, help="mesh (obj, glb, gltf, usd, usdz, ply, stl) or BundleSDF out folder")
     parser.add_argument("--units", default="auto", choices=("auto", *METRES), help="unit of the file")

@@ -14,7 +14,7 @@ from scaffoldlab.specs.paths import ROOT, roots
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from scaffoldlab.scan.scene import SceneSettings
+    from scaffoldlab.scan.scenes.scene import SceneSettings
 
 
 def add_scene_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,9 +41,9 @@ def run_scene(args: argparse.Namespace) -> None:
     """Scans the scene and says what was found."""
     name, out = _name_and_out(args.name, args.out)
     refuse_existing(out, overwrite=args.overwrite)
-    from scaffoldlab.scan.capture import read_capture
-    from scaffoldlab.scan.scene import scan_scene, write_scene
-    from scaffoldlab.scan.scene_objects import find_objects
+    from scaffoldlab.scan.captures.capture import read_capture
+    from scaffoldlab.scan.scenes.objects import find_objects
+    from scaffoldlab.scan.scenes.scene import scan_scene, write_scene
 
     settings, objects = _settings(args), find_objects(args.objects)
     capture = read_capture(args.capture, depth_unit=args.depth_unit)
@@ -58,7 +58,7 @@ def run_scene(args: argparse.Namespace) -> None:
 
             scene = scan_scene(capture, objects, settings, on_step=on_step)
             if not args.no_settle:
-                from scaffoldlab.scan.scene_settle import settle_scene
+                from scaffoldlab.scan.scenes.settle import settle_scene
 
                 on_step("settling", 0, 1)
                 scene = settle_scene(scene)
@@ -89,7 +89,7 @@ def add_new_task_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_new_task(args: argparse.Namespace) -> None:
     """Writes the task and says what can be done with it."""
-    from scaffoldlab.scan.new_task import write_task
+    from scaffoldlab.scan.scenes.new_task import write_task
 
     path = write_task(
         args.scene,
@@ -121,7 +121,7 @@ def _name_and_out(name: str | None, out: Path | None) -> tuple[str, Path]:
 
 
 def _settings(args: argparse.Namespace) -> "SceneSettings":
-    from scaffoldlab.scan.scene import SceneSettings
+    from scaffoldlab.scan.scenes.scene import SceneSettings
 
     for option in ("depth_max", "voxel", "frames"):
         if not getattr(args, option) > 0:
@@ -153,6 +153,6 @@ def _vector(text: str | None) -> np.ndarray | None:
 
 
 def _log() -> Path:
-    from scaffoldlab.scan.background_cache import cache_folder
+    from scaffoldlab.scan.scenes.background_cache import cache_folder
 
     return cache_folder() / "scan.log"

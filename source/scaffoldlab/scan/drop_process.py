@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,13 +29,16 @@ def main(spec_path: str, result: str) -> None:
     cfg.floor = AssetBaseCfg(prim_path="{ENV_REGEX_NS}/floor", spawn=sim_utils.UsdFileCfg(usd_path=str(floor)))
     moving = []
     for body in spec["bodies"]:
-        spawn = sim_utils.UsdFileCfg(usd_path=body["usd"])
-        kind = AssetBaseCfg if body["static"] else RigidObjectCfg
-        state = kind.InitialStateCfg(pos=tuple(body["pose"][:3]), rot=tuple(body["pose"][3:]))
-        name = f"body_{body['name']}"
-        setattr(cfg, name, kind(prim_path=f"{{ENV_REGEX_NS}}/{name}", spawn=spawn, init_state=state))
-        if not body["static"]:
+        name, place = f"body_{body['name']}", dict(pos=tuple(body["pose"][:3]), rot=tuple(body["pose"][3:]))
+        shared: dict[str, Any] = dict(
+            prim_path=f"{{ENV_REGEX_NS}}/{name}", spawn=sim_utils.UsdFileCfg(usd_path=body["usd"])
+        )
+        if body["static"]:
+            asset = AssetBaseCfg(init_state=AssetBaseCfg.InitialStateCfg(**place), **shared)
+        else:
+            asset = RigidObjectCfg(init_state=RigidObjectCfg.InitialStateCfg(**place), **shared)
             moving.append(name)
+        setattr(cfg, name, asset)
     physics = getattr(PhysicsPresets(), spec["physics"])
     with launch_simulation(physics, None):
         sim = SimulationContext(SimulationCfg(dt=DT, device="cpu", physics=physics))

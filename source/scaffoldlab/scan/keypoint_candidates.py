@@ -9,9 +9,9 @@ import yaml
 
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.scan.library import open3d
-from scaffoldlab.scan.placement import Placement, mesh_of
-from scaffoldlab.scan.solids import Solids
-from scaffoldlab.scan.support import Table
+from scaffoldlab.scan.scenes.placement import Placement, mesh_of
+from scaffoldlab.scan.scenes.solids import Solids
+from scaffoldlab.scan.scenes.support import Table
 from scaffoldlab.specs.models import KeypointSpec
 
 GRID = 0.20

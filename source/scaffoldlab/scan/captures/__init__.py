@@ -1,0 +1,1 @@
+"""RGB-D captures: reading them, and what may be wrong with them."""

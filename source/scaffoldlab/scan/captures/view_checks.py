@@ -1,0 +1,106 @@
+"""Examines the cameras' poses of a capture: jumps, agreement between pictures, gravity."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from scaffoldlab.camera import Camera
+from scaffoldlab.scan.captures.capture import Capture
+from scaffoldlab.scan.captures.frame import Frame
+from scaffoldlab.scan.captures.object_poses import step
+from scaffoldlab.scan.captures.overlap import lift_grid, overlap_agreement
+from scaffoldlab.scan.findings import Finding, some_of
+
+
+def examine_camera_poses(capture: Capture) -> Finding:
+    """Whether a moving camera jumps, or falls back to the world's origin, as odometry does when it is lost."""
+    wrong, seen = [], "they stand still"
+    devices: dict[str, list[Frame]] = {}
+    for frame in capture.frames:
+        devices.setdefault(frame.name.rpartition("/")[0], []).append(frame)
+    for frames in devices.values():
+        steps = np.array([step(a.camera.pose_ec, b.camera.pose_ec) for a, b in itertools.pairwise(frames)])
+        if not len(steps) or not steps.any():
+            continue
+        jump, turn = np.median(steps, axis=0)
+        seen = f"the camera moves by {100 * jump:.1f} cm and {turn:.1f} deg per frame (median)"
+        odd = (steps[:, 0] > max(0.3, 5 * jump)) | (steps[:, 1] > max(60, 5 * turn))
+        wrong += [
+            f"{frames[i + 1].name} ({100 * steps[i, 0]:.0f} cm, {steps[i, 1]:.0f} deg)" for i in np.flatnonzero(odd)
+        ]
+        wrong += [f"{f.name} (identity)" for f in frames[1:] if np.array_equal(f.camera.pose_ec, np.eye(4))]
+    if not wrong:
+        return Finding(check="camera poses", severity="ok", seen=f"rigid and finite; {seen}")
+    fix = "Delete these frames, or estimate the cameras' poses again"
+    return Finding(check="camera poses", severity="warning", seen=f"{seen}, but jumps at {some_of(wrong)}", fix=fix)
+
+
+def examine_views(capture: Capture, pictures: Sequence[tuple[np.ndarray, Camera]]) -> list[Finding]:
+    """Whether the pictures agree about the surfaces; if not, whether they would with another reading of the files.
+
+    Args:
+        capture: What the pictures are from.
+        pictures: Depth [m], shape (height, width), and camera.
+    """
+    share, confirmed = overlap_agreement(pictures)
+    flip = np.diag((1.0, -1, -1, 1))
+    readings = [
+        (
+            "poses of world to camera",
+            "Write the inverse matrices to cam_in_world",
+            [(depth, replace(camera, pose_ec=np.linalg.inv(camera.pose_ec))) for depth, camera in pictures],
+        ),
+        (
+            "OpenGL's camera axes",
+            "Negate the second and the third column of the matrices in cam_in_world",
+            [(depth, replace(camera, pose_ec=camera.pose_ec @ flip)) for depth, camera in pictures],
+        ),
+    ]
+    for factor in (1000, 10, 5, 2, 1 / 2, 1 / 5, 1 / 10, 1 / 1000):
+        unit = f"{factor * capture.depth_unit:g} m"
+        scaled = [(factor * depth, camera) for depth, camera in pictures]
+        readings.append((f"a depth unit of {unit}", f"Give {unit} as the depth unit", scaled))
+    others = [overlap_agreement(changed)[1] for _, _, changed in readings]
+    best = int(np.argmax(others))
+    if others[best] >= max(0.2, 1.5 * confirmed):
+        reading, fix, _ = readings[best]
+        seen = f"{100 * confirmed:.0f} % of the points are confirmed by another picture, but {100 * others[best]:.0f} %"
+        return [Finding(check="views", severity="error", seen=f"{seen} with {reading}", fix=fix)]
+    if np.isnan(share):
+        return []
+    seen = f"{100 * share:.0f} % of what one picture shows is where others see it"
+    if share >= 0.5:
+        return [Finding(check="views", severity="ok", seen=seen)]
+    fix = "Estimate the cameras' poses again, and align the depth to the colour image"
+    return [Finding(check="views", severity="warning", seen=seen, fix=fix)]
+
+
+def examine_gravity(pictures: Sequence[tuple[np.ndarray, Camera]], max_tilt_deg: float) -> list[Finding]:
+    """Which way the largest plane faces: a table or a floor, if z is against gravity.
+
+    Args:
+        pictures: Depth [m], shape (height, width), and camera.
+        max_tilt_deg: Largest angle between its normal and +z that is accepted [deg].
+    """
+    from scaffoldlab.scan.library import open3d
+
+    o3d = open3d()
+    points = np.concatenate([lift_grid(depth, camera, 5000) for depth, camera in pictures])
+    if len(points) < 100:
+        return []
+    o3d.utility.random.seed(0)
+    cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points))
+    _, inliers = cloud.segment_plane(distance_threshold=0.01, ransac_n=3, num_iterations=300)
+    inside = points[inliers]
+    normal = np.linalg.svd(inside - inside.mean(0), full_matrices=False)[2][-1]
+    eyes = np.mean([camera.pose_ec[:3, 3] for _, camera in pictures], axis=0)
+    normal = normal * np.sign(normal @ (eyes - inside.mean(0)) or 1.0)
+    tilt = float(np.degrees(np.arccos(np.clip(normal[2], -1, 1))))
+    seen = f"the largest plane, {100 * len(inliers) / len(points):.0f} % of the points, leans {tilt:.1f} deg from +z"
+    if tilt <= max_tilt_deg:
+        return [Finding(check="gravity", severity="ok", seen=seen)]
+    kind = " (a wall, or z is not up)" if 80 < tilt < 100 else " (z points down)" if tilt > 170 else ""
+    fix = "Turn the world so that z points up, or level it by its table"
+    return [Finding(check="gravity", severity="warning", seen=seen + kind, fix=fix)]

@@ -1,0 +1,1 @@
+"""From a scanned mesh to an object that simulates."""

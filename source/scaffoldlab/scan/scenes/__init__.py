@@ -1,0 +1,1 @@
+"""From a capture of a tabletop to a scene, and on to a task."""
