@@ -4,13 +4,15 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.scan.findings import Finding
 from scaffoldlab.specs.models import load_task
 from scaffoldlab.specs.paths import list_named
 
@@ -85,3 +87,13 @@ def progress_bar(console: Console, *extra: TextColumn) -> Progress:
         TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
         console=console, refresh_per_second=2,
     )  # fmt: skip
+
+
+def print_findings(console: Console, findings: Iterable[Finding]) -> None:
+    """Prints what an examination has found, a line each."""
+    colors = {"ok": "green", "warning": "yellow", "error": "red"}
+    for finding in findings:
+        fix = f" {finding.fix}." if finding.fix else ""
+        by = " (mended by itself)" if finding.fixed_by and finding.severity != "ok" else ""
+        said = escape(f"{finding.check}: {finding.seen}.{fix}{by}")
+        console.print(f"[{colors[finding.severity]}]{finding.severity:<8}[/]{said}", highlight=False)

@@ -1,12 +1,9 @@
 """``scaffoldlab scan``: what a scanner left on disk becomes an object, a scene, a task; a doctor looks at it first."""
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
-from rich.markup import escape
-
-from scaffoldlab.cli.common import quiet
+from scaffoldlab.cli.common import print_findings, quiet
 from scaffoldlab.cli.scan_scene import add_new_task_arguments, add_scene_arguments, run_new_task, run_scene
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.scan.findings import Finding
@@ -79,7 +76,7 @@ def run_object(args: argparse.Namespace) -> None:
     with quiet(cache_folder() / "scan.log") as console, console.status("read") as status:
         report = scan_object(args.input, args.name, out, settings, overwrite=args.overwrite, on_step=status.update)
         status.stop()
-        _print(console, [Finding(**finding) for finding in report["findings"]])
+        print_findings(console, [Finding(**finding) for finding in report["findings"]])
         console.print(
             f"object: {out / f'{args.name}.usda'}{' (unchanged)' if report['cached'] else ''}",
             highlight=False,
@@ -112,7 +109,7 @@ def run_doctor(args: argparse.Namespace) -> int:
             from scaffoldlab.scan.captures.checks import examine_capture
 
             findings += examine_capture(args.input, depth_unit=args.depth_unit)
-        _print(console, findings)
+        print_findings(console, findings)
         if args.fix is not None:
             if not mesh:
                 raise ScaffoldError(f"--fix: {args.input} is a capture; a scan leaves out its bad frames by itself.")
@@ -151,12 +148,3 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
 
 def _reading(args: argparse.Namespace) -> dict:
     return dict(units=args.units, size=args.size, up=args.up, density=args.density, mass=args.mass, wall=args.hollow)
-
-
-def _print(console, findings: Sequence[Finding]) -> None:
-    colors = {"ok": "green", "warning": "yellow", "error": "red"}
-    for finding in findings:
-        fix = f" {finding.fix}." if finding.fix else ""
-        by = " (mended by itself)" if finding.fixed_by and finding.severity != "ok" else ""
-        said = escape(f"{finding.check}: {finding.seen}.{fix}{by}")
-        console.print(f"[{colors[finding.severity]}]{finding.severity:<8}[/]{said}", highlight=False)

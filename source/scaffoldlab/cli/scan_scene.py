@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scaffoldlab.cli.common import progress_bar, quiet
+from scaffoldlab.cli.common import print_findings, progress_bar, quiet
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.files import refuse_existing
 from scaffoldlab.specs.paths import ROOT, roots
@@ -42,6 +42,8 @@ def run_scene(args: argparse.Namespace) -> None:
     name, out = _name_and_out(args.name, args.out)
     refuse_existing(out, overwrite=args.overwrite)
     from scaffoldlab.scan.captures.capture import read_capture
+    from scaffoldlab.scan.captures.checks import examine_capture
+    from scaffoldlab.scan.findings import refuse_errors
     from scaffoldlab.scan.scenes.objects import find_objects
     from scaffoldlab.scan.scenes.scene import scan_scene, write_scene
 
@@ -56,7 +58,11 @@ def run_scene(args: argparse.Namespace) -> None:
                     jobs[step] = bar.add_task(step, total=total)
                 bar.update(jobs[step], completed=done)
 
-            scene = scan_scene(capture, objects, settings, on_step=on_step)
+            on_step("examine", 0, 1)
+            # The scan turns the world by the table itself, so that its tilt is none of the user's business.
+            checks = [f for f in examine_capture(capture) if f.check != "gravity"]
+            refuse_errors(str(args.capture), checks)
+            scene = scan_scene(capture, objects, settings, checks=checks, on_step=on_step)
             if not args.no_settle:
                 from scaffoldlab.scan.scenes.settle import settle_scene
 
@@ -66,10 +72,7 @@ def run_scene(args: argparse.Namespace) -> None:
             spec = write_scene(scene, out, name=name, usd_folder=f"scenes/{name}", overwrite=args.overwrite)
             for job in jobs.values():
                 bar.update(job, completed=bar.tasks[job].total)
-        for finding in scene.findings:
-            color = "green" if finding.severity == "ok" else "yellow"
-            fix = f" {finding.fix}." if finding.fix else ""
-            console.print(f"[{color}]{finding.severity:<8}[/]{finding.check}: {finding.seen}.{fix}", highlight=False)
+        print_findings(console, scene.findings)
         console.print(f"{len(spec.keypoints)} keypoints to choose from: {out / 'scene.yaml'}", highlight=False)
         console.print(f"report: {out / 'report' / 'index.html'}", highlight=False)
         root = out.resolve().parents[2]

@@ -113,6 +113,7 @@ def scan_scene(
     objects: Mapping[str, ObjectFile],
     settings: SceneSettings | None = None,
     *,
+    checks: Sequence[Finding] = (),
     on_step: Callable[[str, int, int], object] = lambda step, done, total: None,
 ) -> ScannedScene:
     """Finds the table and the objects of a capture, and measures how well they fit the pictures.
@@ -121,6 +122,7 @@ def scan_scene(
         capture: The capture.
         objects: The objects' files by name; those that the capture does not show are left out.
         settings: What the scan is told.
+        checks: What an examination of the capture has found; it leads the findings.
         on_step: Called with the name of a step, and how much of it is done.
 
     Raises:
@@ -165,7 +167,7 @@ def scan_scene(
         reprojection=errors,
     )
     fused = 0 if settings.cloud else min(len(frames), settings.frames_max)
-    return replace(scene, findings=scene_findings(capture, scene, fused=fused, kept=kept))
+    return replace(scene, findings=[*checks, *scene_findings(capture, scene, fused=fused, kept=kept)])
 
 
 def write_scene(scene: ScannedScene, out: Path, *, name: str, usd_folder: str, overwrite: bool = False) -> SceneSpec:
