@@ -30,6 +30,11 @@ def what_next(error: OSError) -> str:
     return DISK_ERRORS.get(error.errno or 0, "Check the path")
 
 
+def cache_folder() -> Path:
+    """Where results are kept between commands: below XDG_CACHE_HOME, else ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scaffoldlab"
+
+
 def keep_settings(path: Path, settings: dict[str, Any]) -> None:
     """Writes down what a folder is made with; a run that goes on there must not change it.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from scaffoldlab.cli.common import print_findings, quiet
 from scaffoldlab.cli.scan_scene import add_new_task_arguments, add_scene_arguments, run_new_task, run_scene
 from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.files import cache_folder
 from scaffoldlab.scan.findings import Finding
 
 
@@ -62,7 +63,6 @@ def add_object_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_object(args: argparse.Namespace) -> None:
     """Scans the object and says what was found."""
-    from scaffoldlab.scan.objects.colliders import cache_folder
     from scaffoldlab.scan.objects.object import ObjectSettings, scan_object
     from scaffoldlab.specs.paths import ROOT
 
@@ -73,7 +73,7 @@ def run_object(args: argparse.Namespace) -> None:
         collider_threshold=args.collider_threshold, collider_timeout=args.collider_timeout, formats=formats,
         engines=tuple(args.engines),
     )  # fmt: skip
-    with quiet(cache_folder() / "scan.log") as console, console.status("read") as status:
+    with quiet(cache_folder() / "scan" / "scan.log") as console, console.status("read") as status:
         report = scan_object(args.input, args.name, out, settings, overwrite=args.overwrite, on_step=status.update)
         status.stop()
         print_findings(console, [Finding(**finding) for finding in report["findings"]])
@@ -94,10 +94,9 @@ def add_doctor_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_doctor(args: argparse.Namespace) -> int:
     """Examines a mesh or a capture; the exit code is 1 if nothing can be made of it."""
-    from scaffoldlab.scan.objects.colliders import cache_folder
     from scaffoldlab.scan.objects.object import ObjectSettings, examine_object, write_mended
 
-    with quiet(cache_folder() / "scan.log") as console:
+    with quiet(cache_folder() / "scan" / "scan.log") as console:
         findings: list[Finding] = []
         mesh, capture = _kinds(args.input)
         settings = ObjectSettings(**_reading(args))

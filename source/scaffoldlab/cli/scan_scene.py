@@ -8,7 +8,7 @@ import numpy as np
 
 from scaffoldlab.cli.common import print_findings, progress_bar, quiet
 from scaffoldlab.errors import ScaffoldError
-from scaffoldlab.files import refuse_existing
+from scaffoldlab.files import cache_folder, refuse_existing
 from scaffoldlab.specs.paths import ROOT, roots
 
 if TYPE_CHECKING:
@@ -156,6 +156,5 @@ def _vector(text: str | None) -> np.ndarray | None:
 
 
 def _log() -> Path:
-    from scaffoldlab.scan.scenes.background_cache import cache_folder
 
-    return cache_folder() / "scan.log"
+    return cache_folder() / "scan" / "scan.log"

@@ -18,7 +18,7 @@ import trimesh
 from scipy.spatial import QhullError
 
 from scaffoldlab.errors import ScaffoldError
-from scaffoldlab.files import write_atomic
+from scaffoldlab.files import cache_folder, write_atomic
 from scaffoldlab.scan.objects.solid import Solid, decimate, distances, inside_of, sample_inside
 
 MOST_HULLS, MOST_HULL_VERTICES, COACD_FACES = 32, 64, 20_000
@@ -202,7 +202,7 @@ def _hulls(mesh: trimesh.Trimesh, threshold: float, timeout: float, cache: Path 
     digest = hashlib.sha256(settings.encode())
     for array in (mesh.vertices.astype(np.float32), mesh.faces.astype(np.int32)):
         digest.update(np.ascontiguousarray(array).tobytes())
-    folder = cache or cache_folder()
+    folder = cache or cache_folder() / "scan"
     path = folder / f"hulls-{digest.hexdigest()[:24]}.npz"
     with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # none yet, or a broken one
         return _read_hulls(path)
@@ -262,9 +262,3 @@ def _decompose(mesh: trimesh.Trimesh, threshold: float, timeout: float, folder: 
         words = " ".join(done.stderr.split()[-30:])
         raise ScaffoldError(f"collider: CoACD ended with {done.returncode}: {words}. Try --collider-threshold 0.1.")
     return target.read_bytes()
-
-
-def cache_folder() -> Path:
-    """Where decompositions and checks are kept between scans."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "scaffoldlab" / "scan"

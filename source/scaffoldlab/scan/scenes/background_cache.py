@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from scaffoldlab.errors import ScaffoldError
-from scaffoldlab.files import write_atomic
+from scaffoldlab.files import cache_folder, write_atomic
 from scaffoldlab.scan.scenes.background import Background
 
 KEPT = 8
@@ -28,21 +28,16 @@ def cached(folder: Path, settings: dict[str, Any], make: Callable[[], Background
         settings: All else that the result depends on, as JSON values.
         make: Makes it.
     """
-    path = cache_folder() / f"{_digest(folder, settings)}.npz"
+    path = cache_folder() / "scan" / f"background-{_digest(folder, settings)}.npz"
     with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(path) as file:
         os.utime(path)
         return Background(*(file[field] for field in FIELDS)), True
     background = make()
     with contextlib.suppress(ScaffoldError, OSError):  # without a place to keep it, the scan goes on
         write_atomic(path, lambda file: np.savez(file, **{f: getattr(background, f) for f in FIELDS}))
-        for old in sorted(path.parent.glob("*.npz"), key=lambda p: -p.stat().st_mtime)[KEPT:]:
+        for old in sorted(path.parent.glob("background-*.npz"), key=lambda p: -p.stat().st_mtime)[KEPT:]:
             old.unlink()
     return background, False
-
-
-def cache_folder() -> Path:
-    """Where backgrounds are kept: below XDG_CACHE_HOME, else ``~/.cache``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scaffoldlab" / "scan"
 
 
 def _digest(folder: Path, settings: dict[str, Any]) -> str:
