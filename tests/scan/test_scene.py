@@ -18,6 +18,7 @@ from scaffoldlab.scan.captures.capture import Capture
 from scaffoldlab.scan.library import open3d
 from scaffoldlab.scan.scenes import scene as pipeline
 from scaffoldlab.scan.scenes.background import Background
+from scaffoldlab.scan.scenes.background_cache import KEPT, cached
 from scaffoldlab.scan.scenes.objects import find_objects
 from scaffoldlab.scan.scenes.overlay import silhouette_error
 from scaffoldlab.scan.scenes.placement import mesh_of
@@ -444,3 +445,15 @@ def test_poses_of_the_scanned_mesh_are_those_of_the_body_after_all(objects, capt
     assert {p.tracker for p in of_mesh.placements} == {"recorded poses of the scanned mesh"}
     for first, second in zip(of_body.placements, of_mesh.placements, strict=True):
         assert first.pose == pytest.approx(second.pose, abs=1e-3)
+
+
+def test_old_backgrounds_go_and_what_else_is_kept_there_stays(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    hulls = tmp_path / "cache/scaffoldlab/scan/hulls-of-an-object.npz"
+    hulls.parent.mkdir(parents=True)
+    hulls.touch()
+    background = Background(*(np.zeros((1, 3)) for _ in range(3)), np.zeros((0, 3), int))
+    (tmp_path / "capture").mkdir()
+    for number in range(KEPT + 2):
+        cached(tmp_path / "capture", {"number": number}, lambda: background)
+    assert hulls.is_file() and len(list(hulls.parent.glob("background-*.npz"))) == KEPT
