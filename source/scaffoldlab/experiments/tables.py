@@ -82,7 +82,8 @@ def markdown(experiment: ExperimentSpec, protocol_name: str, protocol: Protocol,
 
 def _minutes(experiment: ExperimentSpec, protocol: Protocol) -> str:
     longer = experiment.minutes if protocol.minutes_by_task else {}
-    return f"{protocol.minutes:g} minutes" + "".join(f" ({m:g} for {task})" for task, m in longer.items())
+    others = ", ".join(f"{m:g} for {task}" for task, m in longer.items())
+    return f"{protocol.minutes:g} minutes" + (f" ({others})" if others else "")
 
 
 def _by_row(experiment: ExperimentSpec, found: list[dict[str, Any]]) -> list[str]:
