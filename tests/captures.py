@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from scaffoldlab.camera import Camera
-from scaffoldlab.scan.library import open3d
+from scaffoldlab.scan.o3d import open3d
 from shapes import SHAPES, textured
 
 TABLE = "table"

@@ -30,6 +30,13 @@ def what_next(error: OSError) -> str:
     return DISK_ERRORS.get(error.errno or 0, "Check the path")
 
 
+def _not_written(path: str | os.PathLike[str], error: OSError) -> ScaffoldError:
+    return ScaffoldError(
+        f"{path}: could not be written ({error.strerror or error}); what was there before is unchanged. "
+        f"{what_next(error)}, or write to another folder."
+    )
+
+
 def cache_folder() -> Path:
     """Where results are kept between commands: below XDG_CACHE_HOME, else ``~/.cache``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scaffoldlab"
@@ -78,10 +85,7 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | str | Callable[[Bin
             os.fsync(file.fileno())
         os.replace(temporary, target)
     except OSError as error:
-        raise ScaffoldError(
-            f"{path}: could not be written ({error.strerror or error}); what was there before is unchanged. "
-            f"{what_next(error)}, or write to another folder."
-        ) from error
+        raise _not_written(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -115,10 +119,7 @@ def write_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> It
             os.replace(target, old)
         os.replace(temporary, target)
     except OSError as error:
-        raise ScaffoldError(
-            f"{path}: could not be written ({error.strerror or error}); what was there before is unchanged. "
-            f"{what_next(error)}, or write to another folder."
-        ) from error
+        raise _not_written(path, error) from error
     finally:
         if old.exists() and not target.exists():  # stopped between the two
             os.replace(old, target)

@@ -15,7 +15,7 @@ from desks import DESK, OBJECTS, SHELF, make_desk, pose_of
 from scaffoldlab.cli import scan_scene as command
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.scan.captures.capture import Capture
-from scaffoldlab.scan.library import open3d
+from scaffoldlab.scan.o3d import open3d
 from scaffoldlab.scan.scenes import scene as pipeline
 from scaffoldlab.scan.scenes.background import Background
 from scaffoldlab.scan.scenes.background_cache import KEPT, cached

@@ -44,7 +44,7 @@ CORE = (
     "specs.paths",
 )
 LAYERS = (
-    {"errors", "files", "geometry", "camera", "usd", "keypoints", "specs", "plans", "planners"},
+    {"errors", "files", "templates", "geometry", "camera", "usd", "keypoints", "specs", "plans", "planners"},
     {"robots"},
     {"terms"},
     {"tasks"},

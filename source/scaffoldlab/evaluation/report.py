@@ -17,6 +17,7 @@ from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.evaluation import plots
 from scaffoldlab.evaluation.episodes import KEYPOINT_LIMIT, OUTCOMES, Episodes
 from scaffoldlab.files import write_atomic
+from scaffoldlab.templates import templates
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -158,15 +159,7 @@ def _page(
     video: str | os.PathLike[str] | None,
 ) -> str:
     """The page, filled into report.html.j2."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("scaffoldlab.evaluation", "."),
-        undefined=StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates("scaffoldlab.evaluation")
     environment.filters |= {"percent": _percent, "cm": _cm, "value": _value, "duration": _duration}
     source = str(values["plan_source"])
     speeds = [row["steps_per_second"] for row in training if row.get("steps_per_second")]

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from scaffoldlab.camera import RgbdImage
 from scaffoldlab.errors import ScaffoldError
@@ -27,6 +27,7 @@ from scaffoldlab.planners.meter import BudgetError, Meter
 from scaffoldlab.planners.points import point_convention
 from scaffoldlab.planners.reply import RESERVED_NAMES, RejectedReply, read_names, read_points, read_trajectory
 from scaffoldlab.planners.settings import VlmSettings
+from scaffoldlab.templates import templates
 
 
 class VlmPlanner(Planner):
@@ -284,13 +285,7 @@ def prompt(name: str, **values: Any) -> str:
 
 @cache
 def _prompts() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("scaffoldlab.planners", "prompts"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,
-    )
+    environment = templates("scaffoldlab.planners", "prompts", html=False)
     environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
     environment.filters["position"] = lambda pose: ", ".join(f"{pose[axis]:.2f}" for axis in "xyz")
     environment.filters["angles"] = lambda pose: ", ".join(f"{pose[axis]:.0f}" for axis in ("roll", "pitch", "yaw"))

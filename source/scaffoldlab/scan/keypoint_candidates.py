@@ -8,7 +8,7 @@ import trimesh
 import yaml
 
 from scaffoldlab.errors import ScaffoldError
-from scaffoldlab.scan.library import open3d
+from scaffoldlab.scan.o3d import open3d
 from scaffoldlab.scan.scenes.placement import Placement, mesh_of
 from scaffoldlab.scan.scenes.solids import Solids
 from scaffoldlab.scan.scenes.support import Table

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from scaffoldlab.camera import Camera
-from scaffoldlab.scan.library import open3d
+from scaffoldlab.scan.o3d import open3d
 from scaffoldlab.usd.reader import VisualPart, visual_parts
 
 PAPER = (246, 247, 249)

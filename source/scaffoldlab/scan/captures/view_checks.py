@@ -84,7 +84,7 @@ def examine_gravity(pictures: Sequence[tuple[np.ndarray, Camera]], max_tilt_deg:
         pictures: Depth [m], shape (height, width), and camera.
         max_tilt_deg: Largest angle between its normal and +z that is accepted [deg].
     """
-    from scaffoldlab.scan.library import open3d
+    from scaffoldlab.scan.o3d import open3d
 
     o3d = open3d()
     points = np.concatenate([lift_grid(depth, camera, 5000) for depth, camera in pictures])

@@ -294,10 +294,10 @@ def _usd_mesh(geometry, path: Path, missing: list[str]) -> trimesh.Trimesh | Non
         )
     to_world = np.array(geometry.ComputeLocalToWorldTransform(Usd.TimeCode.Default())).T
     # Fans: corner 0, i, i + 1 of each face, as indices into the list of corners.
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    fans = [np.stack([np.full(n - 2, s), s + np.arange(1, n - 1), s + np.arange(2, n)], -1)
-            for s, n in zip(starts, counts, strict=True)]  # fmt: skip
-    triangles = np.concatenate(fans)
+    fans = counts - 2
+    first = np.repeat(np.cumsum(counts) - counts, fans)
+    turn = np.arange(fans.sum()) - np.repeat(np.cumsum(fans) - fans, fans)
+    triangles = np.stack([first, first + turn + 1, first + turn + 2], -1)
     if geometry.GetOrientationAttr().Get() == UsdGeom.Tokens.leftHanded:
         triangles = triangles[:, ::-1]
     primvars = UsdGeom.PrimvarsAPI(geometry)

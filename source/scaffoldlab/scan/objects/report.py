@@ -17,6 +17,7 @@ from scaffoldlab.files import write_atomic
 from scaffoldlab.scan.objects.object import ObjectScan
 from scaffoldlab.scan.objects.settling import as_record
 from scaffoldlab.scan.render import Renderer
+from scaffoldlab.templates import templates
 from scaffoldlab.usd.reader import VisualPart, visual_parts
 
 REPORT = {
@@ -80,8 +81,6 @@ def report_values(made: ObjectScan, *, digest: str, seconds: float) -> dict[str,
 
 def write_object_report(folder: Path, made: ObjectScan, report: dict[str, Any]) -> None:
     """Writes ``thumbnail.png``, ``index.html`` and ``report.json`` beside the object's files."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     look = visual_parts(folder / f"{made.object.name}.usda")
     thumbnail = _picture(made, look)
     thumbnail.save(folder / "thumbnail.png")
@@ -89,11 +88,7 @@ def write_object_report(folder: Path, made: ObjectScan, report: dict[str, Any]) 
         VisualPart(p.mesh.vertices, p.mesh.faces, None, (np.array(PALETTE[n % len(PALETTE)]) / 255) ** 2.2, None)
         for n, p in enumerate(made.colliders.parts)
     )
-    environment = Environment(
-        loader=PackageLoader("scaffoldlab.scan", "."), undefined=StrictUndefined, autoescape=True,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    page = environment.get_template("objects/report.html.j2").render(
+    page = templates("scaffoldlab.scan").get_template("objects/report.html.j2").render(
         report=report, object=made.object, findings=made.findings, turning=_turntable(made, look),
         colliders=_data_uri(_picture(made, colliders)), marked=_data_uri(_marked(made, look)),
     )  # fmt: skip

@@ -9,7 +9,7 @@ import trimesh
 
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.scan.findings import Finding
-from scaffoldlab.scan.library import open3d
+from scaffoldlab.scan.o3d import open3d
 
 MOST_SOLID_FACES = 200_000
 """Faces of the solid; a finer scan is decimated first, its shape changes by less than a scanner errs."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from scaffoldlab.errors import ScaffoldError
-from scaffoldlab.scan.library import open3d
+from scaffoldlab.scan.o3d import open3d
 
 CLOUDS = (".ply", ".pcd", ".xyz")
 

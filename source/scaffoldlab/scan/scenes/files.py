@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from scaffoldlab.camera import Camera
 from scaffoldlab.files import write_atomic
-from scaffoldlab.scan.library import open3d
+from scaffoldlab.scan.o3d import open3d
 from scaffoldlab.scan.scenes.background import Background
 from scaffoldlab.scan.scenes.placement import Placement
 from scaffoldlab.scan.scenes.solids import Solids

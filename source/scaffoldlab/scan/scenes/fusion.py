@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scaffoldlab.errors import ScaffoldError
-from scaffoldlab.scan.library import open3d
+from scaffoldlab.scan.o3d import open3d
 from scaffoldlab.scan.render import Renderer
 from scaffoldlab.scan.scenes.background import Background
 from scaffoldlab.scan.scenes.placement import seen_mask

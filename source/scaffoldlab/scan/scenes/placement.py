@@ -9,7 +9,7 @@ import numpy as np
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from scaffoldlab.scan.library import open3d
+from scaffoldlab.scan.o3d import open3d
 from scaffoldlab.usd.reader import visual_parts
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from scaffoldlab.scan.render import Renderer, renderer_of
 from scaffoldlab.scan.scenes.files import BACKGROUND
 from scaffoldlab.scan.scenes.overlay import draw_overlay, turntable
 from scaffoldlab.specs.models import SceneSpec
+from scaffoldlab.templates import templates
 
 if TYPE_CHECKING:
     from scaffoldlab.scan.captures.frame import Frame
@@ -113,27 +114,24 @@ def _comparison(scene: "ScannedScene", renderer: Renderer, frame: "Frame") -> di
 
 def _page(scene: "ScannedScene", spec: SceneSpec, name: str, pictures: Sequence[dict[str, str]], turning: str) -> str:
     """The page, filled into report.html.j2."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("scaffoldlab.scan", "."),
-        undefined=StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     general = [f for f in scene.findings if ": " not in f.check]
     rows = [(p, [f for f in scene.findings if f.check.startswith(f"{p.name}: ")]) for p in scene.placements]
-    return environment.get_template("scenes/report.html.j2").render(
-        name=name,
-        spec=spec,
-        scene=scene,
-        general=general,
-        rows=rows,
-        warnings=sum(f.severity != "ok" for f in scene.findings),
-        pictures=pictures,
-        turning=turning,
-        angles={p.name: Rotation.from_matrix(p.pose[:3, :3]).as_euler("xyz", degrees=True) for p in scene.placements},
+    return (
+        templates("scaffoldlab.scan")
+        .get_template("scenes/report.html.j2")
+        .render(
+            name=name,
+            spec=spec,
+            scene=scene,
+            general=general,
+            rows=rows,
+            warnings=sum(f.severity != "ok" for f in scene.findings),
+            pictures=pictures,
+            turning=turning,
+            angles={
+                p.name: Rotation.from_matrix(p.pose[:3, :3]).as_euler("xyz", degrees=True) for p in scene.placements
+            },
+        )
     )
 
 

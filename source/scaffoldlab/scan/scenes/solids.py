@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import trimesh
 
-from scaffoldlab.scan.library import open3d
+from scaffoldlab.scan.o3d import open3d
 from scaffoldlab.scan.scenes.background import Background
 from scaffoldlab.scan.scenes.support import Table, largest_patch, rotation_with_up
 

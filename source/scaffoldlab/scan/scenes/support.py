@@ -6,7 +6,7 @@ import numpy as np
 import trimesh
 
 from scaffoldlab.errors import ScaffoldError
-from scaffoldlab.scan.library import open3d
+from scaffoldlab.scan.o3d import open3d
 from scaffoldlab.scan.scenes.background import Background
 
 THICKNESS = 0.04
