@@ -4,8 +4,8 @@
 
 Every candidate follows the oracle's plan with random wrist offsets and closes its fingers at the grasp stage; its
 score is the share of trials that succeed, plus a little for how well the keypoints follow their plan, less what the
-open hand has moved them by then. The fingers bend alike unless ``--each``; the open hand stays as it is, the thumb's
-root aside, unless ``--open``.
+open hand has moved them by then, and with ``--push`` less how far contacts push the hand off its plan. The fingers bend
+alike unless ``--each``; the open hand stays as it is, the thumb's root aside, unless ``--open``.
 """
 
 import argparse
@@ -40,6 +40,8 @@ def main() -> None:
     parser.add_argument(
         "--clearance", type=float, default=0.0, help="least distance of the grasp centre to the palm [m]"
     )
+    parser.add_argument("--beta", type=float, default=20.0, help="how much tracking counts: exp(-beta error) [1/m]")
+    parser.add_argument("--push", type=float, default=0.0, help="what it costs if contacts push the hand away [1/m]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("overrides", nargs="*")
@@ -58,20 +60,21 @@ def main() -> None:
             steps[0] = mean
             candidates = np.clip(guess + steps @ directions, *limits)
             candidates[:, CENTER] = np.maximum(candidates[:, CENTER], args.clearance)
-            scores, successes = _evaluate(env, composition, candidates, args.trials, args.noise, generation)
+            scores, successes = _evaluate(env, composition, candidates, args, generation)
             elite = steps[np.argsort(-scores)[: max(4, args.candidates // 6)]]
             mean, spread = 0.3 * mean + 0.7 * elite.mean(0), 0.3 * spread + 0.7 * elite.std(0) + 1e-3
             print(
-                f"generation {generation}: mean candidate {successes[0]:.2f}, best {successes.max():.2f}, "
-                f"all {successes.mean():.2f}",
+                f"generation {generation}: mean candidate {successes[0]:.2f} (score {scores[0]:.2f}), "
+                f"best {successes.max():.2f} ({scores.max():.2f}), all {successes.mean():.2f}",
                 flush=True,
             )
     found = np.clip(guess + mean @ directions, *limits)
     print(yaml.safe_dump(_as_yaml(composition, found), sort_keys=False, default_flow_style=None))
 
 
-def _evaluate(env, composition, candidates, trials, noise, generation):
+def _evaluate(env, composition, candidates, args, generation):
     """Scores and success shares of the candidates, shapes (C,) and (C,)."""
+    trials = args.trials
     plan = env.command_manager.get_term("plan")
     robot = plan.robot
     count = len(candidates) * trials
@@ -90,13 +93,14 @@ def _evaluate(env, composition, candidates, trials, noise, generation):
     score = torch.zeros(count)
     action = torch.zeros(count, env.action_manager.total_action_dim)
     # One trial goes without noise: what noise shakes loose may jam without it.
-    sigma = torch.linspace(0, noise, trials).repeat(len(candidates))[:, None]
+    sigma = torch.linspace(0, args.noise, trials).repeat(len(candidates))[:, None]
     for step in range(plan.steps - 1):
         action[:, :6] = sigma * torch.randn(count, 6)
         action[:, 6:] = float(step >= close_at)
         env.step(action)
         plan.distance.delta.fill_(10.0)
-        score += torch.exp(-20 * plan.distance.error) / plan.steps
+        score += torch.exp(-args.beta * plan.distance.error) / plan.steps
+        score -= args.push * (robot.wrist - plan.wrist_targets)[:, :3].norm(dim=-1) / plan.steps
         if step == close_at:
             score -= 20 * plan.distance.error
     success = plan.succeeded.float()

@@ -386,7 +386,7 @@ def test_mended_mesh_is_metric_and_upright(tmp_path, ending):
     assert mesh.volume == pytest.approx(cup().volume, rel=0.01)
     assert mesh.extents[1 if ending == ".glb" else 2] == pytest.approx(0.09, abs=1e-4)
     assert (again.texture is not None) == (ending == ".glb")
-    assert {f.severity for f in examine_object(fixed)[1] if f.check != "texture"} == {"ok"}
+    assert {f.severity for f in examine_object(fixed).findings if f.check != "texture"} == {"ok"}
 
 
 def test_mended_mesh_does_not_replace_the_scan(tmp_path, capfd):
@@ -402,5 +402,5 @@ def test_mended_mesh_does_not_replace_the_scan(tmp_path, capfd):
 
 def test_every_shape_is_found_fit_by_the_doctor(tmp_path):
     for name, make in SHAPES.items():
-        _, findings = examine_object(export(textured(make()), tmp_path / f"{name}.glb"))
+        findings = examine_object(export(textured(make()), tmp_path / f"{name}.glb")).findings
         assert [f for f in findings if f.severity == "error"] == []

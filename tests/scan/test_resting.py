@@ -85,9 +85,18 @@ def test_axis_that_it_cannot_stand_on_is_taken_and_told():
     assert "--up" in finding.fix
 
 
-def test_unknown_axis_names_those_there_are():
-    with pytest.raises(ScaffoldError, match="--up sideways: allowed: auto, x, y, z, -x, -y, -z"):
-        rest(book(), up="sideways")
+@pytest.mark.parametrize("up", ["sideways", "1,2", "a,b,c", "0,0,0", "nan,0,1"])
+def test_up_must_be_a_direction(up):
+    with pytest.raises(ScaffoldError, match=f"--up is '{up}'; allowed: auto, x, y, z, -x, -y, -z, or three numbers"):
+        rest(book(), up=up)
+
+
+def test_direction_between_the_axes_can_be_up():
+    turn = rotation(37, (1, -2, 0.5))
+    up = ",".join(f"{3 * c:.4f}" for c in turn[:3, 2])
+    _, pose, finding = rest(mug(), turn, up=up)
+    assert tilt_deg(pose) < 0.5
+    assert finding.seen.startswith(f"{up} of the file")
 
 
 @pytest.mark.parametrize("seed", range(3))

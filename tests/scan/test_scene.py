@@ -427,12 +427,6 @@ def test_scene_must_be_where_tasks_find_it(name, out, message):
         command._name_and_out(name, out and Path("assets/scenes") / out)
 
 
-@pytest.mark.parametrize("up", ["1,2", "a,b,c", "0,0,0", "nan,0,1"])
-def test_up_must_be_a_direction(up):
-    with pytest.raises(ScaffoldError, match=r"--up is .*; allowed: three numbers"):
-        command._vector(up)
-
-
 def test_poses_of_the_scanned_mesh_are_those_of_the_body_after_all(objects, captured, monkeypatch):
     to_body = pose_of(0.03, -0.02, 0.05, 70)
     monkeypatch.setattr("scaffoldlab.scan.scenes.object_frame.file_to_body", lambda path: to_body)

@@ -102,11 +102,11 @@ def test_loop_sees_and_sends_what_the_env_does(simulation, task, engine):
 
 @pytest.mark.parametrize(("task", "seed"), [("move_apple", 3), ("open_drawer", 3)])
 def test_task_is_done_through_udp_as_it_is_in_the_env(simulation, monkeypatch, task, seed):
-    """Sixteen envs are the robots: their joints go out and targets come in as packets, and nothing else moves them.
+    """Eight envs are the robots: their joints go out and targets come in as packets, and nothing else moves them.
 
     The policy is the scripted grasp. It succeeds as often as in the env by itself.
     """
-    count = 16
+    count = 8
     env = simulation.env(task, num_envs=count)
     library = scripted_library(load_task(task), count=count, seed=seed)
     plan, observations = start(env, library=library)
@@ -145,4 +145,4 @@ def test_task_is_done_through_udp_as_it_is_in_the_env(simulation, monkeypatch, t
         assert loop.report.holds == [] and loop.report.steps == plan.steps - 1
         loop.robot.close()
         server.close()
-    assert abs(int(plan.succeeded.sum()) - expected) <= 2
+    assert abs(int(plan.succeeded.sum()) - expected) <= 1

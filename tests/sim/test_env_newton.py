@@ -72,7 +72,7 @@ def test_overflow_of_the_contact_buffers_is_an_error(simulation):
 def test_articulation_that_nothing_holds_starts_in_its_state_and_lies_still(simulation, task):
     env = simulation.env(task, num_envs=16, overrides=(NEWTON,))
     plan, _ = start(env)
-    name = load_task(task).task.contact.split("/")[0]
+    name = load_task(task).task.keypoints[0].body.split("/")[0]
     tool = env.scene[name].data
     root = to_numpy(tool.root_link_pose_w.torch)
     root[:, :3] -= to_numpy(env.scene.env_origins)

@@ -519,6 +519,26 @@ def test_contact_by_force_sums_forces_up_to_one_newton(variant_env):
     assert max(some) > 2
 
 
+def test_tips_on_either_half_of_a_tool_count(simulation):
+    env = simulation.env("close_pliers", num_envs=NUM_ENVS)
+    plan, observations = start(env)
+    index = env.reward_manager.active_terms.index("fingertip_contact")
+    on_left, on_right = np.zeros(4, bool), np.zeros(4, bool)
+
+    def check(step):
+        left, right = (
+            np.linalg.norm(to_numpy(env.scene[name].data.force_matrix_w.torch)[:, 0], axis=-1) > 1e-3
+            for name in ("contact", "contact_1")
+        )
+        count = (left | right).sum(-1)
+        expected = 0.5 * np.where(count > 0, np.exp(-1 / np.maximum(count, 1)), 0)
+        np.testing.assert_allclose(to_numpy(env.reward_manager._step_reward[:, index]), expected, atol=1e-4)
+        on_left[left.any(0)], on_right[right.any(0)] = True, True
+
+    run(env, plan, observations, CLOSE, until=120, each=check)
+    assert on_left.any() and on_right.any() and not (on_left & on_right).all()
+
+
 # --- evaluation beside training -------------------------------------------------------------------------------------
 
 

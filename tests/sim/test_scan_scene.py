@@ -82,7 +82,7 @@ def test_new_task_is_planned_on_its_picture(root, tmp_path):
 
 
 def test_new_task_trains_at_once(root, tmp_path):
-    done = call("train", "--task", "tidy_desk", "--minutes", 0.2, "--out", tmp_path / "run", "--device", "cpu")
+    done = call("train", "--task", "tidy_desk", "--minutes", 0.05, "--num-envs", 128, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     curve = json.loads((tmp_path / "run/training.json").read_text())["curve"]
     assert len(curve) > 0 and all(np.isfinite(point["tracking_error_m"]) for point in curve)

@@ -33,7 +33,7 @@ def state_of(folder: Path) -> dict:
 def run(tmp_path_factory) -> Path:
     """A run of Open Drawer under noise that was killed after its first checkpoint and taken up again."""
     folder = tmp_path_factory.mktemp("training") / "run"
-    train = scaffoldlab("train", *DRAWER, "--minutes", 1.5, "--target", 0.85, "--out", folder)
+    train = scaffoldlab("train", *DRAWER, "--minutes", 1.0, "--target", 0.7, "--out", folder)
     with subprocess.Popen(train, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         end = time.monotonic() + 120
         while not (folder / "training.json").is_file():
@@ -60,7 +60,7 @@ def test_training_that_was_killed_goes_on_where_it_was(run):
 
 def test_short_training_beats_following_the_plan_with_an_open_hand(run, tmp_path):
     done = call(
-        "evaluate", *DRAWER, "--checkpoint", run / "model_best.pt", "--episodes", 64, "--out", tmp_path / "report"
+        "evaluate", *DRAWER, "--checkpoint", run / "model_best.pt", "--episodes", 32, "--out", tmp_path / "report"
     )
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "report/metrics.json").read_text())

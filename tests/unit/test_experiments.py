@@ -5,6 +5,7 @@ import io
 import json
 import math
 import threading
+from pathlib import Path
 
 import pytest
 import yaml
@@ -13,6 +14,7 @@ from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.experiments.grid import Artefact, cells, plan_of_work, run_grid
 from scaffoldlab.experiments.models import PROTOCOLS, ExperimentSpec, list_experiments, load_experiment
 from scaffoldlab.experiments.tables import as_csv, markdown, plot, rate, sankey, write_tables
+from scaffoldlab.specs.models import load_task
 
 SMALL = PROTOCOLS["smoke"]
 
@@ -128,6 +130,18 @@ def test_other_inputs_are_other_artefacts():
     assert one.evaluation.digest != other.evaluation.digest
     (one, *_), (other, *_) = (cells(experiment(noise=0.0), PROTOCOLS[p]) for p in ("smoke", "quick"))
     assert one.evaluation.digest != other.evaluation.digest
+
+
+def test_task_that_was_edited_is_another_artefact(write_task):
+    def artefacts(change=lambda data: None):
+        write_task("mine", change)
+        load_task.cache_clear()
+        return {a.kind: a.digest for a in plan_of_work(cells(experiment(tasks=["mine"]), SMALL)[:1], Path("none"))}
+
+    before = artefacts()
+    assert before == artefacts()
+    after = artefacts(lambda data: data["grasp"].update(center=[0.1, 0.0, 0.05]))
+    assert not set(before.values()) & set(after.values())
 
 
 def test_policy_of_two_tests_is_trained_once():

@@ -160,6 +160,6 @@ def test_handles_spread_to_the_right_and_the_first_is_the_near_one(task):
     composition = load_task(task)
     for index in range(20):
         near, far = make_request(composition, seed=2, index=index).keypoints_e
-        tool = sample_initial_state(composition, seed=2, index=index)[composition.task.contact.split("/")[0]]
+        tool = sample_initial_state(composition, seed=2, index=index)[composition.task.keypoints[0].body.split("/")[0]]
         assert far[0] - near[0] > 0.05 and abs(far[1] - near[1]) < 0.03
         assert max(near[1], far[1]) < tool[1] - 0.02

@@ -68,7 +68,7 @@ def test_planned_handle_of_the_fridge_is_where_the_door_takes_it():
 def test_planned_handles_meet_where_the_closed_tool_has_them(task):
     composition = load_task(task)
     keypoints, _ = oracle_waypoints(composition.task.oracle, make_request(composition, seed=0, index=0))
-    tool = composition.task.contact.split("/")[0]
+    tool = composition.task.keypoints[0].body.split("/")[0]
     state = sample_initial_state(composition, seed=0, index=0)[tool]
     state[7] = 0.0
     poses = body_poses(composition, {tool: state})

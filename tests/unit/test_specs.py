@@ -555,6 +555,11 @@ BAD_PLIERS = {
         "Did you mean 'pliers/left'?",
         "pliers/right",
     ),
+    "contact with a half that does not exist": (
+        set_at("contact", ["pliers/left", "pliers/rihgt"]),
+        "contact",
+        "Did you mean 'pliers/right'?",
+    ),
     "no half": (set_at("contact", "pliers"), "contact", "Allowed: pliers/left, pliers/right"),
     "joint of success that does not exist": (
         set_at("success", "joint_within", "joint", "pivot"),

@@ -1,9 +1,9 @@
-"""Household scissors of 14 cm (sold as 5.5 inch), 60 g with their plastic handles, as two halves on one hinge.
+"""Kitchen scissors of 19 cm (sold as 7.5 inch), 100 g with their plastic handles, as two halves on one hinge.
 
 Nothing holds them: the half called ``first`` is the root. The frame of both halves is the hinge's, in the middle of the
-loops' height of 11 mm; at joint position 0 the blades lie on each other, and a positive one opens them. Well set
+loops' height of 13 mm; at joint position 0 the blades lie on each other, and a positive one opens them. Well set
 scissors pass the drop test: held level by one half, the other one falls until it is about half open and stays. That
-asks for a hinge friction of m g r cos(45 deg) = 0.03 kg x 9.8 m/s^2 x 0.05 m x 0.7 = 0.01 N m; stiff ones have twice
+asks for a hinge friction of m g r cos(45 deg) = 0.05 kg x 9.8 m/s^2 x 0.05 m x 0.7 = 0.02 N m; stiff ones have twice
 that.
 """
 
@@ -16,10 +16,10 @@ from scaffoldlab.geometry import quat_xyzw_from_rpy
 from scaffoldlab.usd.shapes import cylinder, rounded_box
 from scaffoldlab.usd.writer import UsdWriter
 
-HALF_MASS, SPREAD = 0.03, np.radians(60)
-HEIGHT, BAND = 0.011, 0.005
-LOOP, LOOP_AXES = np.array([0.0140, 0.048]), np.array([0.0105, 0.0175])
-BLADE_LENGTH, BLADE_WIDTH, BLADE_THICKNESS = 0.075, 0.010, 0.002
+HALF_MASS, SPREAD = 0.05, np.radians(60)
+HEIGHT, BAND = 0.013, 0.006
+LOOP, LOOP_AXES = np.array([0.0190, 0.065]), np.array([0.0142, 0.0237])
+BLADE_LENGTH, BLADE_WIDTH, BLADE_THICKNESS = 0.100, 0.0135, 0.002
 SEGMENTS = 8
 
 
@@ -33,8 +33,8 @@ def build(folder: Path, license: str) -> None:
         usd.body(half, mass=HALF_MASS)
         mirror = np.array([side, 1])
         _loop(usd, half, mirror, plastic)
-        start, end = np.zeros(2), mirror * (LOOP - (0.004, 0.019))
-        _bar(usd, f"{half}/shank", start, end, 0.009, HEIGHT - 0.003, surface="orange", friction=plastic)
+        start, end = np.zeros(2), mirror * (LOOP - (0.005, 0.026))
+        _bar(usd, f"{half}/shank", start, end, 0.011, HEIGHT - 0.003, surface="orange", friction=plastic)
         # Both blades rest on the table; to the eye one lies on the other.
         floor = -HEIGHT / 2
         blade = _blade(side, BLADE_THICKNESS)
@@ -43,7 +43,7 @@ def build(folder: Path, license: str) -> None:
         )
         lying = dict(mesh=_blade(side, 2 * BLADE_THICKNESS), position=(0, 0, floor + BLADE_THICKNESS))
         usd.collider(f"{half}/blade_collider", "convex", friction=plastic, **lying)
-    usd.visual("first/rivet", cylinder(0.004, HEIGHT + 0.001), surface="dark")
+    usd.visual("first/rivet", cylinder(0.005, HEIGHT + 0.001), surface="dark")
     usd.articulation(root="first")
     usd.joint("hinge", "revolute", "first", "second", axis="Z", limits=(0.0, SPREAD))
     usd.save()
@@ -81,7 +81,7 @@ def _bar(usd: UsdWriter, path: str, start, end, width: float, height: float, *, 
 def _blade(side: int, thickness: float) -> trimesh.Trimesh:
     """One blade, across the hinge from its loop, which tapers to the tip."""
     tip, edge = -BLADE_LENGTH, 0.002 - BLADE_WIDTH
-    outline = np.array([[0.004, 0.010], [0.001, tip], [-0.001, tip], [edge, -0.015], [-0.004, 0.010]]) * (side, 1)
+    outline = np.array([[0.005, 0.013], [0.001, tip], [-0.001, tip], [edge, -0.020], [-0.005, 0.013]]) * (side, 1)
     corners = [(x, y, z) for x, y in outline for z in (-thickness / 2, thickness / 2)]
     hull = trimesh.convex.convex_hull(np.array(corners))
     return trimesh.graph.smooth_shade(hull, angle=np.radians(40))

@@ -4,8 +4,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from scaffoldlab.cli.common import print_findings, progress_bar, quiet
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.files import cache_folder, refuse_existing
@@ -28,7 +26,7 @@ def add_scene_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace --out if it is there")
     parser.add_argument("--without", nargs="+", default=[], metavar="OBJECT", help="objects to leave out")
     parser.add_argument("--cloud", type=Path, default=None, help="point cloud of what does not move, ply or pcd [m]")
-    parser.add_argument("--up", default=None, metavar="X,Y,Z", help="up in the capture; by default the table's normal")
+    parser.add_argument("--up", default="auto", help="up in the capture: an axis or x,y,z; auto is the table's normal")
     parser.add_argument("--table-height", type=float, default=0.75, help="height of the table above the floor [m]")
     parser.add_argument("--depth-unit", type=float, default=None, help="metres of a depth of 1; by default found out")
     parser.add_argument("--depth-max", type=float, default=2.5, help="depth beyond which nothing is believed [m]")
@@ -49,7 +47,7 @@ def run_scene(args: argparse.Namespace) -> None:
 
     settings, objects = _settings(args), find_objects(args.objects)
     capture = read_capture(args.capture, depth_unit=args.depth_unit)
-    with quiet(_log()) as console:
+    with quiet(scan_log()) as console:
         with progress_bar(console) as bar:
             jobs: dict[str, TaskID] = {}
 
@@ -125,6 +123,7 @@ def _name_and_out(name: str | None, out: Path | None) -> tuple[str, Path]:
 
 def _settings(args: argparse.Namespace) -> "SceneSettings":
     from scaffoldlab.scan.scenes.scene import SceneSettings
+    from scaffoldlab.scan.up import up_direction
 
     for option in ("depth_max", "voxel", "frames"):
         if not getattr(args, option) > 0:
@@ -132,7 +131,7 @@ def _settings(args: argparse.Namespace) -> "SceneSettings":
                 f"scan scene: --{option.replace('_', '-')} is {getattr(args, option)}; allowed: above 0."
             )
     return SceneSettings(
-        up=_vector(args.up),
+        up=up_direction(args.up),
         cloud=args.cloud,
         table_height=args.table_height,
         voxel=args.voxel,
@@ -142,19 +141,6 @@ def _settings(args: argparse.Namespace) -> "SceneSettings":
     )
 
 
-def _vector(text: str | None) -> np.ndarray | None:
-    """The direction of ``--up``."""
-    if text is None:
-        return None
-    try:
-        vector = np.array([float(part) for part in text.split(",")])
-    except ValueError:
-        vector = np.zeros(0)
-    if vector.shape != (3,) or not np.isfinite(vector).all() or not np.linalg.norm(vector) > 0:
-        raise ScaffoldError(f"scan scene: --up is {text!r}; allowed: three numbers such as 0,-1,0, not all 0.")
-    return vector
-
-
-def _log() -> Path:
-
+def scan_log() -> Path:
+    """Where what libraries print goes."""
     return cache_folder() / "scan" / "scan.log"

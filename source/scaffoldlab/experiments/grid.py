@@ -22,6 +22,7 @@ from typing import Any
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.experiments.models import ExperimentSpec, PlansSpec, Protocol, RowSpec
 from scaffoldlab.files import write_atomic
+from scaffoldlab.specs.models import load_task
 
 Run = Callable[["Artefact", Path], None]
 """Makes an artefact in a folder of artefacts."""
@@ -36,12 +37,14 @@ class Artefact:
         options: Its options without the dashes; an :class:`Artefact` stands for its file.
         overrides: Hydra overrides.
         result: Pattern of the one file that exists when it is done.
+        definition: Digest of the files that define its task.
     """
 
     kind: str
     options: dict[str, Any]
     result: str
     overrides: tuple[str, ...] = ()
+    definition: str = ""
 
     @property
     def needs(self) -> list[Artefact]:
@@ -52,7 +55,8 @@ class Artefact:
     def digest(self) -> str:
         """Digest of every input, those of what it needs included."""
         inputs = {k: v.digest if isinstance(v, Artefact) else v for k, v in self.options.items()}
-        text = json.dumps([self.kind, inputs, list(self.overrides), self.result], sort_keys=True)
+        everything = [self.kind, inputs, list(self.overrides), self.result, self.definition]
+        text = json.dumps(everything, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def folder(self, root: Path) -> Path:
@@ -211,7 +215,7 @@ def _evaluation(
         "trials": protocol.trials,
         "seed": seed,
     }
-    return Artefact("evaluate", options | where, "metrics.json", experiment.overrides(row, task, test=True))
+    return _artefact("evaluate", options | where, "metrics.json", experiment.overrides(row, task, test=True))
 
 
 def _policy(
@@ -223,11 +227,11 @@ def _policy(
         assert row.teacher is not None
         teacher = _policy(experiment, protocol, task, experiment.row(row.teacher), seed, device)
         options = {"task": task, "teacher": teacher, "plans": train, "demonstrations": row.demonstrations, "seed": seed}
-        return Artefact("imitate", options | where, "policy.pt", experiment.overrides(row, task))
+        return _artefact("imitate", options | where, "policy.pt", experiment.overrides(row, task))
     minutes = experiment.minutes.get(task, protocol.minutes) if protocol.minutes_by_task else protocol.minutes
     validation = _library(experiment, protocol, task, row.plans, "validation", trained_on=row.plans)
     options = {"task": task, "plans": train, "validation": validation, "seed": seed, "minutes": minutes}
-    return Artefact("train", options | where, "model_best.pt", experiment.overrides(row, task))
+    return _artefact("train", options | where, "model_best.pt", experiment.overrides(row, task))
 
 
 def _library(
@@ -247,4 +251,8 @@ def _library(
         options["perturb"] = ",".join(f"{name}={value:g}" for name, value in plans.perturb.items())
     if plans.planner == "prerecorded":
         options["recorded"] = _library(experiment, protocol, task, trained_on, "train1", trained_on=trained_on)
-    return Artefact("plan", options, "*.plans.npz")
+    return _artefact("plan", options, "*.plans.npz")
+
+
+def _artefact(kind: str, options: dict[str, Any], result: str, overrides: tuple[str, ...] = ()) -> Artefact:
+    return Artefact(kind, options, result, overrides, load_task(options["task"]).digest())

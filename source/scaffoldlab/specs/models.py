@@ -1,5 +1,6 @@
 """What a task, a scene and a robot are: the YAML files as validated data (see docs/tasks.md)."""
 
+import hashlib
 import math
 from collections.abc import Iterable
 from dataclasses import replace
@@ -452,8 +453,8 @@ class TaskSpec(Strict):
     keypoints: Annotated[list[KeypointSpec], Field(min_length=1)]
     initial_state: InitialStateSpec
     grasp: GraspSpec
-    contact: str
-    """Body whose contacts with the fingertips are rewarded."""
+    contact: str | Annotated[list[str], Field(min_length=1)]
+    """Body whose contacts with the fingertips are rewarded, or the bodies of an object that has several."""
     prompt: PromptSpec
     termination: TerminationSpec
     success: Condition
@@ -463,6 +464,12 @@ class TaskSpec(Strict):
     def keypoint_names(self) -> tuple[str, ...]:
         """Names in order."""
         return tuple(k.name for k in self.keypoints)
+
+    @property
+    def contact_sensors(self) -> dict[str, str]:
+        """Body that each contact sensor of the scene is on, by the sensor's name."""
+        bodies = [self.contact] if isinstance(self.contact, str) else self.contact
+        return {f"contact_{number}" if number else "contact": body for number, body in enumerate(bodies)}
 
     @property
     def env_id(self) -> str:
@@ -486,6 +493,13 @@ class Composition(Strict):
     def usd(self, relative: str) -> Path:
         """Absolute path of an asset file."""
         return find_asset(relative, str(self.source))
+
+    def digest(self) -> str:
+        """Digest of everything that defines the task: its file, those of scene and robot, and their assets'."""
+        digest = hashlib.sha256(self.model_dump_json(exclude={"source"}).encode())
+        for usd in sorted({asset.usd for asset in self.scene.assets} | {self.robot.usd}):
+            digest.update(self.usd(usd).read_bytes())
+        return digest.hexdigest()
 
     def is_free(self, asset: AssetSpec) -> bool:
         """Whether the root of an asset can move: a rigid body, or an articulation that no joint ties to the world."""
@@ -582,7 +596,8 @@ def _check(c: Composition) -> None:
         raise ScaffoldError(f"{where}: keypoints: names must differ; got {list(names)}.")
     for i, keypoint in enumerate(task.keypoints):
         _check_body(c, keypoint.body, f"{where}: keypoints.{i}.body")
-    _check_body(c, task.contact, f"{where}: contact")
+    for body in task.contact_sensors.values():
+        _check_body(c, body, f"{where}: contact")
     for name in task.initial_state.objects:
         field = f"{where}: initial_state.objects.{name}"
         asset = c.scene.asset(name, field)

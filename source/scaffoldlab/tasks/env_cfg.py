@@ -60,6 +60,7 @@ def make_env_cfg(task: str) -> ManagerBasedRLEnvCfg:
         default=spec.episode_steps * DECIMATION * PHYSICS_DT, paper=paper_steps * DECIMATION * PHYSICS_DT
     )
     cfg.actions.hand.fingers = spec.grasp.actions
+    cfg.rewards.fingertip_contact.params = {"sensors": tuple(spec.contact_sensors)}
     arm = composition.robot.arm
     if arm:
         # Appendix C: the same policy over an arm, within what the arm can do.
@@ -73,16 +74,19 @@ def make_env_cfg(task: str) -> ManagerBasedRLEnvCfg:
 
 
 def make_scene_cfg(composition: Composition) -> InteractiveSceneCfg:
-    """The scene's assets, the robot, the contact sensor of the task's object, and a light."""
+    """The scene's assets, the robot, the contact sensors of the task's object, and a light."""
     scene = InteractiveSceneCfg(num_envs=preset(default=256, paper=2048), env_spacing=2.5)
     for asset in composition.scene.assets:
         setattr(scene, asset.name, _asset_cfg(composition, asset))
     scene.robot = _robot_cfg(composition)
     tips = composition.robot.fingertips.values()
-    scene.contact = ContactSensorCfg(
-        prim_path=f"{{ENV_REGEX_NS}}/{composition.task.contact}",
-        filter_prim_paths_expr=[f"{{ENV_REGEX_NS}}/robot/{tip}" for tip in tips],
-    )
+    for name, body in composition.task.contact_sensors.items():
+        # One for each body: filtered sensors of several bodies are not to be had on every engine.
+        sensor = ContactSensorCfg(
+            prim_path=f"{{ENV_REGEX_NS}}/{body}",
+            filter_prim_paths_expr=[f"{{ENV_REGEX_NS}}/robot/{tip}" for tip in tips],
+        )
+        setattr(scene, name, sensor)
     for _, leaf in composition.task.success.leaves():
         if isinstance(leaf, Touching):
             sensor = ContactSensorCfg(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -19,7 +20,7 @@ def keypoint_tracking(env: ManagerBasedRLEnv) -> torch.Tensor:
 
 def fingertip_contact(
     env: ManagerBasedRLEnv,
-    sensor: str = "contact",
+    sensors: Sequence[str] = ("contact",),
     mode: Literal["count", "force"] = "count",
     minimum_force: float = 1e-3,
 ) -> torch.Tensor:
@@ -27,11 +28,11 @@ def fingertip_contact(
 
     Args:
         env: The env.
-        sensor: Contact sensor of the object, filtered by the fingertips.
+        sensors: Contact sensors of the object's bodies, filtered by the fingertips.
         mode: ``count`` (the paper): N fingertips touch. ``force`` (its code): N sums forces clipped to 1 N.
         minimum_force: Force above which a fingertip counts as touching [N].
     """
-    force = fingertip_forces(env, sensor)
+    force = fingertip_forces(env, sensors)
     contacts = (force > minimum_force).float() if mode == "count" else force.clamp(max=1.0)
     return torch.exp(-1.0 / (contacts.sum(-1) + 1e-6))
 
@@ -47,9 +48,9 @@ def task_success(env: ManagerBasedRLEnv) -> torch.Tensor:
     return plan_of(env).success().float()
 
 
-def fingertip_forces(env: ManagerBasedRLEnv, sensor: str = "contact") -> torch.Tensor:
-    """Contact force between each fingertip and the object [N], shape (num_envs, 4)."""
-    return env.scene[sensor].data.force_matrix_w.torch[:, 0].norm(dim=-1)
+def fingertip_forces(env: ManagerBasedRLEnv, sensors: Sequence[str] = ("contact",)) -> torch.Tensor:
+    """Contact force between each fingertip and the object [N], shape (num_envs, 4); on several bodies, their sum."""
+    return torch.stack([env.scene[name].data.force_matrix_w.torch[:, 0].norm(dim=-1) for name in sensors]).sum(0)
 
 
 def action_magnitude(env: ManagerBasedRLEnv) -> torch.Tensor:

@@ -38,7 +38,7 @@ class ObjectSettings:
     Attributes:
         units: ``auto`` or a unit.
         size: Longest side of the real object [m], instead of a unit.
-        up: ``auto`` or the axis of the file that points up.
+        up: ``auto`` or the direction of the file that points up: an axis or x,y,z.
         density: Density [kg/m^3].
         mass: Mass [kg], instead of the density.
         wall: Wall of a hollow body [m]; None: full.
@@ -74,6 +74,49 @@ class ObjectSettings:
             if value is not None and not low <= value <= high:
                 option = {"wall": "hollow"}.get(name, name).replace("_", "-")
                 raise ScaffoldError(f"scan object: --{option} is {value:g}; allowed: {low:g} to {high:g}.")
+
+
+@dataclass(frozen=True, eq=False)
+class RestingBody:
+    """A solid on its own in the axes of the file.
+
+    Attributes:
+        solid: Its clean surface [m].
+        inertia: How heavy it is.
+        pose: Axes of the file to the body frame, where it stands upright, shape (4, 4).
+    """
+
+    solid: Solid
+    inertia: Inertia
+    pose: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Examination:
+    """What a mesh is, before anything is made of it.
+
+    Attributes:
+        scan: The mesh as it was found.
+        units: Its unit.
+        body: The solid that it stands for, or why there is none.
+        findings: What was found.
+    """
+
+    scan: Scan
+    units: Units
+    body: RestingBody | ScaffoldError
+    findings: list[Finding]
+
+    def usable_body(self) -> RestingBody:
+        """The solid.
+
+        Raises:
+            ScaffoldError: There is none, or its size is not known.
+        """
+        refuse_errors(str(self.scan.path), [self.units.finding])
+        if isinstance(self.body, ScaffoldError):
+            raise self.body
+        return self.body
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,44 +195,38 @@ def scan_object(
     return report | {"cached": False}
 
 
-def examine_object(source: Path, settings: ObjectSettings | None = None) -> tuple[Scan, list[Finding]]:
+def examine_object(source: Path, settings: ObjectSettings | None = None) -> Examination:
     """What ``scan doctor`` says about a mesh: everything that a scan would find before it writes.
 
     Raises:
         ScaffoldError: It cannot be read at all.
     """
-    settings = settings or ObjectSettings()
-    scan = read_scan(source)
-    units = decide_units(scan, given=settings.units, size=settings.size)
-    findings = [units.finding, *_surface_findings(scan)]
-    try:
-        solid = make_solid(scan.mesh.vertices * units.scale, scan.mesh.faces, str(source))
-    except ScaffoldError as error:
-        return scan, [*findings, Finding(check="solid", severity="error", seen=str(error), fix="Scan it again")]
-    inertia = inertia_of(solid, density=settings.density, mass=settings.mass, wall=settings.wall)
-    _, upright = resting_pose(solid.mesh, inertia.center, up=settings.up, hint=scan.up)
-    return scan, [*findings, *solid.findings, upright]
+    return _examine(read_scan(source), settings or ObjectSettings())
 
 
-def write_mended(source: Path, target: Path, settings: ObjectSettings) -> None:
+def write_mended(examination: Examination, target: Path) -> None:
     """Writes the clean surface of a scan in metres, set upright, with its texture.
 
     Raises:
         ScaffoldError: Nothing can be made of the scan, or ``target`` is the scan itself or of another format.
     """
+    scan = examination.scan
     if target.suffix.lower() not in (".glb", ".ply", ".stl"):
         raise ScaffoldError(f"--fix {target}: allowed: a file that ends in .glb (with texture), .ply or .stl.")
-    scan = read_scan(source)
     if target.resolve() == scan.path.resolve():
         raise ScaffoldError(f"--fix {target}: this is the scan itself; give another file.")
-    units = decide_units(scan, given=settings.units, size=settings.size)
-    refuse_errors(str(source), [units.finding])
-    solid = make_solid(scan.mesh.vertices * units.scale, scan.mesh.faces, str(source))
-    pose, _ = resting_pose(solid.mesh, inertia_of(solid).center, up=settings.up, hint=scan.up)
-    mesh = make_visual(scan, solid.mesh, units.scale, len(solid.mesh.faces)).apply_transform(pose)
+    body = examination.usable_body()
+    whole = body.solid.mesh
+    mesh = make_visual(scan, whole, examination.units.scale, len(whole.faces)).apply_transform(body.pose)
     if target.suffix.lower() == ".glb":  # whose y is up
         mesh.apply_transform(trimesh.transformations.rotation_matrix(-np.pi / 2, [1, 0, 0]))
     write_atomic(target, mesh.export(file_type=target.suffix[1:].lower()))
+
+
+def good_name(text: str) -> str:
+    """The name that USD and file systems take which is nearest to a text."""
+    good = re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_") or "object"
+    return (f"_{good}" if good[0].isdigit() else good)[:64]
 
 
 def refuse_name(name: str) -> None:
@@ -199,22 +236,31 @@ def refuse_name(name: str) -> None:
         ScaffoldError: With a name that would do.
     """
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name):
-        good = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "object"
-        good = f"_{good}" if good[0].isdigit() else good
         raise ScaffoldError(
-            f"--name {name!r}: allowed: letters, digits and underscores, not first a digit; {good[:64]!r} would do."
+            f"--name {name!r}: allowed: letters, digits and underscores, not first a digit; {good_name(name)!r} would "
+            "do."
         )
 
 
-def _make(scan: Scan, name: str, settings: ObjectSettings, digest: str, on_step: Callable[[str], object]) -> ObjectScan:
+def _examine(scan: Scan, settings: ObjectSettings) -> Examination:
     units = decide_units(scan, given=settings.units, size=settings.size)
     findings = [units.finding, *_surface_findings(scan)]
-    refuse_errors(str(scan.path), findings)
-    on_step("mend")
-    solid = make_solid(scan.mesh.vertices * units.scale, scan.mesh.faces, str(scan.path))
-    inertia = inertia_of(solid, density=settings.density, mass=settings.mass, wall=settings.wall)
-    pose, upright = resting_pose(solid.mesh, inertia.center, up=settings.up, hint=scan.up)
+    try:
+        solid = make_solid(scan.mesh.vertices * units.scale, scan.mesh.faces, str(scan.path))
+        inertia = inertia_of(solid, density=settings.density, mass=settings.mass, wall=settings.wall)
+        pose, upright = resting_pose(solid.mesh, inertia.center, up=settings.up, hint=scan.up)
+    except ScaffoldError as error:
+        findings.append(Finding(check="solid", severity="error", seen=str(error), fix="Scan it again"))
+        return Examination(scan, units, error, findings)
     findings += [*solid.findings, upright, _weight(inertia, settings)]
+    return Examination(scan, units, RestingBody(solid, inertia, pose), findings)
+
+
+def _make(scan: Scan, name: str, settings: ObjectSettings, digest: str, on_step: Callable[[str], object]) -> ObjectScan:
+    on_step("mend")
+    examination = _examine(scan, settings)
+    found, units, findings = examination.usable_body(), examination.units, examination.findings
+    solid, inertia, pose = found.solid, found.inertia, found.pose
     on_step("look")
     visual = make_visual(scan, solid.mesh, units.scale, settings.visual_faces).apply_transform(pose)
     on_step("collide")

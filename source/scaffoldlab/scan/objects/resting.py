@@ -7,11 +7,10 @@ from typing import Literal
 import numpy as np
 import trimesh
 
-from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.scan.findings import Finding
 from scaffoldlab.scan.objects.solid import decimate
+from scaffoldlab.scan.up import up_direction
 
-UPS = {"x": (1, 0, 0), "y": (0, 1, 0), "z": (0, 0, 1), "-x": (-1, 0, 0), "-y": (0, -1, 0), "-z": (0, 0, -1)}
 SNAP_DEG = 8.0
 """An axis this close to a resting pose's is meant to be it."""
 HULL_FACES = 400
@@ -29,29 +28,28 @@ def resting_pose(
     Args:
         mesh: Solid surface [m].
         center: Centre of mass [m], shape (3,).
-        up: ``auto``, or the axis of the file that points up: x, y, z, -x, -y, -z. ``auto`` takes z, else y, where the
-            object rests stably that way, else its most probable resting pose.
+        up: The direction of the file that points up, as :func:`~scaffoldlab.scan.up.up_direction` reads it. ``auto``
+            takes z, else y, where the object rests stably that way, else its most probable resting pose.
         hint: Axis that points up by the file's format; ``auto`` takes it first.
 
     Returns:
         File to body frame, shape (4, 4), and what was decided.
 
     Raises:
-        ScaffoldError: ``up`` is no axis.
+        ScaffoldError: ``up`` is no direction.
     """
-    if up != "auto" and up not in UPS:
-        raise ScaffoldError(f"--up {up}: allowed: auto, {', '.join(UPS)}.")
+    given = up_direction(up)
     stable = stable_ups(mesh, center)
-    if up == "auto" and (not stable or stable[0][1] < ROUND):
+    if given is None and (not stable or stable[0][1] < ROUND):
         axis = hint or "z"
-        return _pose(mesh, center, np.array(UPS[axis], float)), Finding(
+        return _pose(mesh, center, _direction(axis)), Finding(
             check="up", severity="ok", seen=f"{axis} of the file; the object is round and rests any way"
         )
     # On its side a cup rolls: one of many poses there, each of little probability, is none that is meant.
-    able = [found for found, probability in stable if up != "auto" or probability > ROUND]
+    able = [found for found, probability in stable if given is not None or probability > ROUND]
     near = {}
-    for axis in dict.fromkeys((hint or "z", "z", "y")) if up == "auto" else [up]:
-        angles = [_angle_deg(found, np.array(UPS[axis], float)) for found in able]
+    for axis in dict.fromkeys((hint or "z", "z", "y")) if given is None else [up]:
+        angles = [_angle_deg(found, _direction(axis)) for found in able]
         if angles and min(angles) <= SNAP_DEG:
             near[axis] = able[int(np.argmin(angles))], min(angles)
     if near:
@@ -61,12 +59,10 @@ def resting_pose(
         if others and hint is None:
             seen += f"; it would rest on --up {others[0]} too"
         return _pose(mesh, center, direction), Finding(check="up", severity="ok", seen=seen)
-    if up != "auto":
+    if given is not None:
         seen = f"{up} of the file; the object does not rest stably that way and will tip over"
         fix = "Check --up, or leave it out to take the most probable resting pose"
-        return _pose(mesh, center, np.array(UPS[up], float)), Finding(
-            check="up", severity="warning", seen=seen, fix=fix
-        )
+        return _pose(mesh, center, given), Finding(check="up", severity="warning", seen=seen, fix=fix)
     direction, probability = stable[0]
     named = ", ".join(f"{c:.2f}" for c in direction)
     seen = f"({named}) of the file, the most probable resting pose ({100 * probability:.0f} %)"
@@ -117,6 +113,12 @@ def _yaw(outline: np.ndarray, spread: np.ndarray) -> float:
     if sides(yaw)[1] > 1.02 * sides(yaw)[0]:
         yaw += np.pi / 2
     return (yaw + np.pi / 2) % np.pi - np.pi / 2
+
+
+def _direction(text: str) -> np.ndarray:
+    direction = up_direction(text)
+    assert direction is not None
+    return direction
 
 
 def _angle_deg(a: np.ndarray, b: np.ndarray) -> float:
