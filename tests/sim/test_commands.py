@@ -64,6 +64,16 @@ def test_agents_run(agent):
     assert "Box(-inf, inf, (4, 292)" in out
 
 
+@pytest.fixture(scope="module")
+def plans(tmp_path_factory) -> Path:
+    """A small library of the oracle."""
+    folder = tmp_path_factory.mktemp("plans")
+    done = call("scaffoldlab", "plan", "--task", "move_apple", "--num-plans", 8, "--pictures", 0, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    (path,) = folder.glob("*.plans.npz")
+    return path
+
+
 @pytest.mark.parametrize(
     ("library", "checkpoint", "overrides"),
     [
@@ -72,9 +82,7 @@ def test_agents_run(agent):
         ("rl_games", "logs/rl_games/*/*/nn/*.pth", ["agent.params.config.minibatch_size=96"]),
     ],
 )
-def test_each_library_trains_on_a_plan_library_and_plays(library, checkpoint, overrides):
-    assert call("scaffoldlab", "plan", "--task", "move_apple", "--num-plans", 8, "--pictures", 0).returncode == 0
-    plans = only("plans/*.plans.npz").resolve()
+def test_each_library_trains_on_a_plan_library_and_plays(plans, library, checkpoint, overrides):
     shared = [
         "--rl_library", library, "--task", ENV_ID, "--num_envs", 16, "--device", "cpu",
         "physics=ovphysx", "presets=cpu", f"env.commands.plan.library={plans}", *overrides,

@@ -33,7 +33,7 @@ def state_of(folder: Path) -> dict:
 def run(tmp_path_factory) -> Path:
     """A run of Open Drawer under noise that was killed after its first checkpoint and taken up again."""
     folder = tmp_path_factory.mktemp("training") / "run"
-    train = scaffoldlab("train", *DRAWER, "--minutes", 1.0, "--target", 0.7, "--out", folder)
+    train = scaffoldlab("train", *DRAWER, "--minutes", 3, "--target", 0.7, "--out", folder)
     with subprocess.Popen(train, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         end = time.monotonic() + 120
         while not (folder / "training.json").is_file():
