@@ -89,6 +89,16 @@ def write_usd(
     return path
 
 
+def write_reference(path: Path, asset: str) -> Path:
+    """Writes a stage that holds nothing but a reference to another."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stage = Usd.Stage.CreateNew(str(path))
+    UsdGeom.SetStageMetersPerUnit(stage, 1.0)
+    stage.DefinePrim("/root").GetReferences().AddReference(asset)
+    stage.GetRootLayer().Save()
+    return path
+
+
 def write_zip(path: Path, entries: dict[str, bytes], *, compressed: bool = False) -> Path:
     """Writes a zip with entries of any name."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED) as package:

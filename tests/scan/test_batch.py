@@ -1,6 +1,7 @@
 """`scan objects`: several scans at a time make what each makes alone, and one that fails costs no other."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from meshfiles import export
 from scaffoldlab.cli import main
 from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.scan.objects import batch
 from scaffoldlab.scan.objects.batch import name_sources
 from scaffoldlab.scan.objects.object import ObjectSettings, scan_object
 from shapes import book, t_shape, textured
@@ -33,6 +35,21 @@ def test_objects_are_those_of_single_scans_and_garbage_costs_no_other(tmp_path, 
         assert {**report, "seconds": 0, "cached": False} == {**alone, "seconds": 0}
     assert command(*sources, "--out", tmp_path / "all", "--units", "m", "--engines") == 0
     assert capfd.readouterr().err.count("(unchanged)") == 2
+
+
+def test_scan_that_breaks_in_an_unforeseen_way_costs_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "ProcessPoolExecutor", lambda jobs, mp_context: ThreadPoolExecutor(jobs))
+
+    def scan(source, name, *_, **__):
+        if name == "bad":
+            raise MemoryError("no room")
+        return {"name": name}
+
+    monkeypatch.setattr(batch, "scan_object", scan)
+    sources = {"bad": Path("bad.obj"), "good": Path("good.obj")}
+    made = batch.scan_objects(sources, tmp_path, ObjectSettings())
+    assert isinstance(made["bad"], ScaffoldError) and "bad.obj: MemoryError('no room')" in str(made["bad"])
+    assert made["good"] == {"name": "good"}
 
 
 def test_names_are_made_of_files_and_folders(tmp_path):

@@ -136,6 +136,16 @@ def test_bundlesdf_intrinsics_at_the_images_size_stay(tmp_path):
     np.testing.assert_allclose(read_capture(tmp_path).frames[0].camera.intrinsics, rescaled)
 
 
+def test_principal_point_of_a_real_lens_is_no_other_size(tmp_path):
+    write_bundlesdf_out(tmp_path, SHAPES["mug"](), count=1)
+    intrinsics = np.loadtxt(tmp_path / "cam_K.txt")
+    intrinsics[0, 2] *= 1.12
+    write_matrix(tmp_path / "cam_K.txt", intrinsics)
+    found = read_capture(tmp_path).frames[0].camera.intrinsics
+    np.testing.assert_allclose(found[:2, :2], intrinsics[:2, :2] / 4)
+    np.testing.assert_allclose(found[:2, 2], intrinsics[:2, 2] / 4 + 0.5)
+
+
 @pytest.mark.parametrize("how", DEPTH_UNITS)
 def test_depth_unit_is_found_where_cameras_move(truth, how, tmp_path):
     write_capture(truth, tmp_path, layout="moving", depth=how, faults=REAL_FAULTS)
@@ -264,6 +274,18 @@ BAD = {
     "K of another size": (
         lambda d: edit_matrix(d / "cam_K.txt", lambda k: np.multiply(k[:2], 4, out=k[:2])),
         ["about 636 x 476", "160 x 120", "multiply its first two rows by 0.25"],
+    ),
+    "K of a wider image": (
+        lambda d: edit_matrix(d / "cam_K.txt", lambda k: k.__setitem__((0, 2), 106)),
+        ["cam_K.txt: the principal point (106, 59.5)", "about 212 x 119", "have 160 x 120", "Write the K of these"],
+    ),
+    "K of a larger and wider image": (
+        lambda d: edit_matrix(d / "cam_K.txt", lambda k: np.multiply(k[:2], ((3,), (2.25,)), out=k[:2])),
+        ["about 477 x 268", "have 160 x 120"],
+    ),
+    "K of an image on its side": (
+        lambda d: edit_matrix(d / "cam_K.txt", lambda k: k.__setitem__((slice(2), 2), (59.5, 79.5))),
+        ["about 119 x 159", "have 160 x 120"],
     ),
     "depth size": (lambda d: resize(d / "depth/000002.png", (80, 60)), ["depth/000002.png: 80 x 60", "160 x 120"]),
     "mask size": (lambda d: resize(d / "masks/mug/000002.png", (80, 60)), ["masks/mug/000002.png: 80 x 60"]),

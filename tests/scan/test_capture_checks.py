@@ -1,5 +1,6 @@
 """The examination of a capture names each fault with numbers, and finds none where there is none."""
 
+import json
 import shutil
 
 import numpy as np
@@ -12,6 +13,7 @@ from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.scan.captures.capture import read_capture
 from scaffoldlab.scan.captures.checks import examine_capture, usable_poses
 from scaffoldlab.scan.captures.object_poses import PoseLimits
+from scaffoldlab.scan.captures.view_checks import lost_frames
 from shapes import SHAPES
 
 
@@ -36,6 +38,11 @@ def found(capture, check, **settings):
     """The finding of one check."""
     (finding,) = [f for f in examine_capture(capture, **settings) if f.check == check]
     return finding
+
+
+def fill(folder, value):
+    for path in folder.iterdir():
+        Image.fromarray(np.full((120, 160), value, np.uint8)).save(path)
 
 
 def severities(capture):
@@ -83,7 +90,6 @@ def test_a_file_that_is_cut_off_is_named_even_if_its_pixels_are_not_looked_at(fo
         ({(0, 0): 30, (1, 1): 30}, "error", "focal length 30.0"),
         ({(0, 0): 1000, (1, 1): 1000}, "error", "0.4 to 3 widths"),
         ({(1, 1): 100}, "error", "alike in x and y"),
-        ({(0, 2): 120}, "warning", "middle third"),
     ],
 )
 def test_intrinsics_are_held_against_the_image(folder, entries, severity, seen):
@@ -93,6 +99,14 @@ def test_intrinsics_are_held_against_the_image(folder, entries, severity, seen):
     np.savetxt(folder / "cam_K.txt", intrinsics)
     finding = found(folder, "intrinsics")
     assert finding.severity == severity and seen in finding.seen
+
+
+def test_principal_point_outside_the_middle_is_a_warning(tmp_path):
+    write_capture(tabletop(2, count=3), tmp_path, layout="polycam")  # it says what size its K is of
+    for path in tmp_path.glob("keyframes/cameras/*"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"cx": 20}))
+    finding = found(tmp_path, "intrinsics")
+    assert finding.severity == "warning" and "middle third" in finding.seen
 
 
 def test_a_given_unit_that_is_wrong_is_an_error_that_names_the_right_one(folder):
@@ -126,8 +140,22 @@ def test_masks_that_are_empty_or_everything_are_named(folder):
     finding = found(folder, "masks of mug")
     assert finding.severity == "warning"
     assert "1 are empty, 000002; 1 are everything, 000003" in finding.seen
-    for path in folder.glob("masks/book/*"):
-        Image.fromarray(np.zeros((120, 160), np.uint8)).save(path)
+
+
+def test_masks_of_nothing_are_an_error_unless_the_poses_are_good(folder):
+    fill(folder / "masks/book", 0)
+    finding = found(folder, "masks of book")
+    assert finding.severity == "warning" and "8 are empty" in finding.seen and "by its poses" in finding.fix
+    for path in folder.glob("ob_in_cam/book/*"):
+        np.savetxt(path, np.eye(4))
+    assert found(folder, "masks of book").severity == found(folder, "poses of book").severity == "error"
+    assert not {"masks of book", "poses of book"} & {f.check for f in examine_capture(folder, without=["book"])}
+    shutil.rmtree(folder / "ob_in_cam/book")
+    assert found(folder, "masks of book").severity == "error"
+
+
+def test_masks_of_everything_are_an_error_whatever_the_poses(folder):
+    fill(folder / "masks/book", 255)  # nothing of the table would be left
     assert found(folder, "masks of book").severity == "error"
 
 
@@ -156,10 +184,13 @@ def test_an_impossible_pose_is_left_out(folder, failure):
     assert "000004" not in usable_poses(read_capture(folder), "mug")
 
 
-def test_an_object_that_was_never_registered_is_an_error(folder):
+def test_an_object_that_was_never_registered_is_an_error_unless_it_has_masks(folder):
     for path in folder.glob("ob_in_cam/mug/*"):
         np.savetxt(path, failed_pose(np.loadtxt(path), "identity"))
     assert usable_poses(read_capture(folder), "mug") == {}
+    finding = found(folder, "poses of mug")
+    assert finding.severity == "warning" and "fits it to its masks" in finding.fix
+    shutil.rmtree(folder / "masks/mug")
     finding = found(folder, "poses of mug")
     assert finding.severity == "error" and not finding.fixed_by and "8 identity rotation" in finding.seen
 
@@ -243,7 +274,39 @@ def test_imprecise_camera_poses_are_a_warning(folder):
 def test_a_camera_that_falls_back_to_the_origin_is_named(folder):
     np.savetxt(folder / "cam_in_world/000004.txt", np.eye(4))
     finding = found(folder, "camera poses")
-    assert finding.severity == "warning" and "000004 (identity)" in finding.seen
+    assert finding.severity == "warning" and finding.fixed_by
+    assert "1 of 8 have fallen back to the identity: 000004" in finding.seen and "left out" in finding.fix
+    assert found(folder, "views").severity == found(folder, "poses of mug").severity == "ok"
+
+
+def test_only_an_identity_that_leaves_its_neighbours_is_a_lost_camera(folder):
+    paths = sorted(folder.glob("cam_in_world/*"))
+    start = np.linalg.inv(np.loadtxt(paths[2]))
+
+    def write(poses):
+        for path, pose in zip(paths, poses, strict=True):
+            np.savetxt(path, pose)
+        return lost_frames(read_capture(folder, depth_unit=0.001))
+
+    poses = [start @ np.loadtxt(path) for path in paths]
+    poses[2] = np.eye(4)
+    assert write(poses) == []  # the world is that of this picture
+    assert write([np.eye(4), *poses[2:], poses[-1]]) == []  # or of the first ones, standing still
+    far = trimesh.transformations.translation_matrix((3, 0, 0))
+    moved = [far @ pose for pose in poses]
+    assert write([np.eye(4), *moved[1:4], np.eye(4), np.eye(4), *moved[6:]]) == ["000000", "000004", "000005"]
+    assert write([np.eye(4)] * 8) == []
+    assert write([np.eye(4)] * 7 + [far]) == []  # which of them is lost, nobody knows
+
+
+def test_a_camera_that_jumps_elsewhere_is_named(folder):
+    pose = np.loadtxt(folder / "cam_in_world/000004.txt")
+    pose[:3, 3] += 5
+    np.savetxt(folder / "cam_in_world/000004.txt", pose)
+    np.savetxt(folder / "cam_in_world/000006.txt", np.eye(4))
+    jumps, lost = (f for f in examine_capture(folder) if f.check == "camera poses")
+    assert "jumps at 000004" in jumps.seen and not jumps.fixed_by
+    assert "identity: 000006" in lost.seen and lost.fixed_by
 
 
 @pytest.mark.parametrize("tilt_deg", [0.0, 1.0, 5.0, 90.0, 180.0])

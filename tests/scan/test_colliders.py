@@ -137,6 +137,12 @@ def test_file_of_the_cache_that_is_broken_is_made_anew(hulls_of_a_t, tmp_path, m
     assert path.read_bytes() == good
 
 
+def test_cache_that_cannot_be_written_costs_nothing_but_time(hulls_of_a_t, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(colliders, "_decompose", lambda *_: make_bytes(hulls_of_a_t))
+    assert len(make_colliders(solid_of(t_shape()), cache=tmp_path / "file" / "cache").parts) == 2
+
+
 def make_bytes(made):
     stream = io.BytesIO()
     np.savez(stream, count=len(made.parts), **{f"points_{i}": p.mesh.vertices for i, p in enumerate(made.parts)})

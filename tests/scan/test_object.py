@@ -17,8 +17,9 @@ from scipy.spatial.transform import Rotation
 from meshfiles import Y_UP, atlas_textured, colours, export, write_zip
 from scaffoldlab.cli import main
 from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.scan.names import refuse_name
 from scaffoldlab.scan.objects import object as scan_module
-from scaffoldlab.scan.objects.object import ObjectSettings, examine_object, refuse_name, scan_object
+from scaffoldlab.scan.objects.object import ObjectSettings, examine_object, scan_object
 from scaffoldlab.scan.objects.reading import read_scan
 from scaffoldlab.scan.objects.report import REPORT
 from shapes import SHAPES, book, cup, t_shape, textured

@@ -9,7 +9,7 @@ import trimesh
 from PIL import Image
 
 from captures import write_bundlesdf_out
-from meshfiles import Y_UP, atlas_textured, colours, export, write_usd, write_zip
+from meshfiles import Y_UP, atlas_textured, colours, export, write_reference, write_usd, write_zip
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.scan.objects.reading import BUNDLESDF_CONFIG, read_scan
 from shapes import mug, t_shape
@@ -251,6 +251,30 @@ def test_stage_whose_picture_leaves_the_folder_is_refused(tmp_path):
     path.write_text(path.read_text().replace("./thing.png", "../thing.png"))
     with pytest.raises(ScaffoldError, match="outside its folder. Refused"):
         read_scan(path)
+
+
+def test_stage_whose_reference_leaves_the_folder_is_refused(tmp_path):
+    export(T, tmp_path / "secret.usdc")
+    path = write_reference(tmp_path / "in" / "thing.usda", "../secret.usdc")
+    with pytest.raises(ScaffoldError, match=r"thing.usda: it names '.*secret.usdc', outside its folder. Refused"):
+        read_scan(path)
+
+
+@pytest.mark.parametrize("ending", [".usdc", ".usdz"])
+def test_stage_may_refer_to_files_beside_it(tmp_path, ending):
+    export(T, tmp_path / f"part{ending}")
+    scan = read_scan(write_reference(tmp_path / "thing.usda", f"./part{ending}"))
+    assert scan.mesh.bounds == pytest.approx(T.bounds, abs=1e-6)
+    assert scan.texture is not None
+
+
+@pytest.mark.parametrize("ending", [".obj", ".glb", ".usda", ".usdz"])
+def test_picture_of_more_pixels_than_any_is_told_and_left_out(tmp_path, monkeypatch, ending):
+    path = export(T, tmp_path / f"thing{ending}")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    scan = read_scan(path)
+    assert scan.texture is None
+    assert len(scan.mesh.faces) == len(T.faces)
 
 
 def test_package_that_unpacks_to_more_than_it_holds_is_refused(tmp_path):

@@ -186,6 +186,16 @@ def test_failed_poses_are_left_out(objects, captured):
     assert distance < 0.003 and angle < 0.1
 
 
+def test_frames_of_a_lost_camera_are_left_out(desk, objects, captured):
+    capture = captured(desk)
+    capture.frames[3] = replace(capture.frames[3], camera=replace(desk.frames[3].camera, pose_ec=np.eye(4)))
+    scene = scan_scene(capture, objects)
+    assert [f.name for f in scene.frames] == ["0000", "0001", "0002", "0004", "0005"]
+    assert {(p.looks, p.dropped) for p in scene.placements} == {(5, 1)}
+    assert "6 frames, the background from 5" in finding(scene, "frames").seen
+    test_table_is_within_2_mm_and_half_a_degree(scene, desk)
+
+
 def test_empty_masks_are_no_masks(objects, captured):
     desk = make_desk(count=4, size=(160, 120))
     empty = dict.fromkeys(NAMES, np.zeros((120, 160), bool))

@@ -1,9 +1,11 @@
 """``scaffoldlab scan scene`` and ``new-task`` as a user types them, on a capture on disk whose truth is known."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from captures import Faults, tabletop, write_capture
@@ -97,3 +99,41 @@ def test_mistakes_are_told_without_a_traceback(folder, scaffoldlab):
     code, text = scaffoldlab("scan", "scene", folder / "capture", "--objects", book, "--out", out, "--voxel", "0")
     assert code == 1 and "--voxel is 0.0; allowed: above 0" in text
     assert not out.exists()
+
+
+@pytest.fixture
+def spoil(folder, tmp_path):
+    """Copies the capture, with masks of nothing and poses of nowhere for some of its objects."""
+
+    def make(*, masks=(), poses=()):
+        capture = shutil.copytree(folder / "capture", tmp_path / "capture")
+        for path in (p for name in masks for p in (capture / "masks" / name).iterdir()):
+            Image.new("L", Image.open(path).size).save(path)
+        for path in (p for name in poses for p in (capture / "ob_in_cam" / name).iterdir()):
+            np.savetxt(path, np.eye(4))
+        return capture
+
+    return make
+
+
+def test_masks_and_poses_of_an_object_that_is_left_out_do_not_matter(folder, spoil, scaffoldlab):
+    capture, out = spoil(masks=["t_shape"], poses=["t_shape"]), folder / "assets/scenes/one"
+    command = ["scan", "scene", capture, "--objects", folder / "assets/objects/book", "--out", out, "--no-settle"]
+    code, text = scaffoldlab(*command)
+    assert code == 1 and "masks of t_shape: 10 of 10" in text and "poses of t_shape: 0 usable" in text
+    code, text = scaffoldlab(*command, "--without", "t_shape")
+    assert code == 0, text
+    report = json.loads((out / "report/report.json").read_text())
+    assert "of t_shape" not in text and list(report["objects"]) == ["book"]
+
+
+def test_an_object_has_its_place_from_poses_or_from_masks(folder, truth, spoil, scaffoldlab):
+    capture, out = spoil(masks=["t_shape"], poses=["book"]), folder / "assets/scenes/half"
+    objects = [folder / f"assets/objects/{name}" for name in NAMES]
+    code, text = scaffoldlab("scan", "scene", capture, "--objects", *objects, "--out", out, "--no-settle")
+    assert code == 0, text
+    assert "book: pose: ICP stand-in" in text and "t_shape: pose: recorded poses" in text
+    report = json.loads((out / "report/report.json").read_text())
+    for name, found in report["objects"].items():
+        place = np.array(report["capture_to_env"]) @ truth.objects[name][1][:, 3]
+        assert np.linalg.norm(place[:3] - found["position"]) < 0.005, name

@@ -5,8 +5,8 @@ import pytest
 import trimesh
 
 from scaffoldlab.errors import ScaffoldError
-from scaffoldlab.scan.objects.solid import decimate, distances, inertia_of, make_solid
-from shapes import SHAPES, cup, mug, union
+from scaffoldlab.scan.objects.solid import decimate, distances, inertia_of, inside_of, make_solid
+from shapes import SHAPES, cup, mug
 
 ROTATION = trimesh.transformations.random_rotation_matrix(np.array((0.3, 0.8, 0.2)))
 AWAY = trimesh.transformations.translation_matrix((0.5, -2.0, 1.5)) @ ROTATION
@@ -71,12 +71,23 @@ def with_nan(mesh):
     return mesh
 
 
+def with_absurd(mesh):
+    """With numbers that a broken exporter leaves: finite, and further away than anything."""
+    mesh = fine(mesh)
+    mesh.vertices[::400] = 1e300
+    mesh.vertices[7] = (-2e6, 0, 0)
+    return mesh
+
+
 def split_seams(mesh):
     """Every face with vertices of its own, as along the seams of a texture, and as an stl has it."""
     return trimesh.Trimesh(mesh.triangles.reshape(-1, 3), np.arange(3 * len(mesh.faces)).reshape(-1, 3), process=False)
 
 
-DAMAGES = {f.__name__: f for f in (fine, noisy, holed, with_debris, double, flipped, inside_out, with_nan, split_seams)}
+DAMAGES = {
+    f.__name__: f
+    for f in (fine, noisy, holed, with_debris, double, flipped, inside_out, with_nan, with_absurd, split_seams)
+}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -97,7 +108,7 @@ def test_volume_and_center_survive(shape, damage):
     [
         (holed, "holes", "closed"), (with_debris, "components", "4; kept 1"),
         (flipped, "normals", "the other way round"), (inside_out, "normals", "inside out"),
-        (with_nan, "faces", "NaN"), (double, "faces", "double"),
+        (with_nan, "faces", "NaN"), (with_absurd, "faces", "beyond 1e+06 m"), (double, "faces", "double"),
     ],
 )  # fmt: skip
 def test_damage_is_told_and_mended(damage, check, word):
@@ -144,15 +155,6 @@ def test_large_part_far_away_is_told():
     (finding,) = (f for f in solid.findings if f.check == "components")
     assert finding.severity == "warning"
     assert "connect it" in finding.fix
-
-
-def test_surface_that_crosses_itself_is_a_solid_all_the_same():
-    a = trimesh.creation.box((0.1, 0.04, 0.04))
-    b = trimesh.creation.box((0.04, 0.1, 0.04))
-    solid = solid_of(trimesh.util.concatenate([a, b]))
-    assert solid.watertight
-    # The middle counts twice.
-    assert 0.95 * union(a, b).volume < inertia_of(solid).volume <= 1.01 * (a.volume + b.volume)
 
 
 # --- missing sides --------------------------------------------------------------------------------------------------
@@ -291,6 +293,86 @@ def test_surface_with_a_wall_inside_is_weighed_from_outside():
     assert not solid.watertight
     assert "could not be closed" in next(f.seen for f in solid.findings if f.check == "holes")
     assert inertia_of(solid).volume == pytest.approx((high - low).prod(), rel=0.1)
+
+
+# --- surfaces that cross themselves ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["with manifold3d", "without"])
+def manifold(request, monkeypatch):
+    def missing(*_, **__):
+        raise ImportError("No module named 'manifold3d'")
+
+    if request.param == "without":
+        monkeypatch.setattr(trimesh.boolean, "union", missing)
+    return request.param == "with manifold3d"
+
+
+CROSS = ((0.1, 0.04, 0.04), (0.04, 0.1, 0.04))
+
+
+def crossing_boxes():
+    return trimesh.util.concatenate([trimesh.creation.box(sides) for sides in CROSS])
+
+
+def limacon(b=0.03, height=0.04, count=200):
+    """A prism over r = b + 2 b cos(angle), whose inner loop its surface winds twice around: one component."""
+    angle = 2 * np.pi * np.arange(count) / count
+    ring = (b + 2 * b * np.cos(angle))[:, None] * np.c_[np.cos(angle), np.sin(angle)]
+    points = [np.c_[[*ring, (0, 0)], np.full(count + 1, z)] for z in (0, height)]
+    i, above = np.arange(count), count + 1
+    j, middle = (i + 1) % count, np.full(count, count)
+    faces = [(j, i, middle), (i + above, j + above, middle + above), (i, j, j + above), (i, j + above, i + above)]
+    return trimesh.Trimesh(np.concatenate(points), np.concatenate([np.stack(f, -1) for f in faces]), process=False)
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_boxes_that_cross_are_weighed_as_one_body(manifold, away):
+    """The cube that they share counts once. Its top and bottom lie in each other."""
+    solid = solid_of(crossing_boxes(), away)
+    assert solid.watertight
+    inertia = inertia_of(solid, density=1000)
+    assert inertia.mass == pytest.approx(0.256, rel=0.01)
+    thin, wide = 0.04**2 + 0.04**2, 0.1**2 + 0.04**2
+    expected = np.array([0.16 * (thin + wide) - 0.064 * thin] * 2 + [0.32 * wide - 0.064 * thin]) / 12
+    assert inertia.principal()[0] == pytest.approx(expected, rel=0.01)
+    (finding,) = (f for f in solid.findings if f.check == "crossings")
+    assert finding.severity == "warning"
+    assert "crosses itself" in finding.seen
+    assert ("joined" if manifold else "lines") in finding.seen
+    assert solid.mesh.volume == pytest.approx(2.56e-4 if manifold else 3.2e-4)
+
+
+def test_part_that_crosses_itself_is_weighed_once():
+    solid = solid_of(limacon())
+    assert len(solid.mesh.split()) == 1
+    # The area of the outer loop; with the inner one it is 3 pi b^2.
+    assert inertia_of(solid).volume == pytest.approx(0.04 * 0.03**2 * (2 * np.pi + 1.5 * 3**0.5), rel=0.01)
+    assert severities(solid, "crossings") == ["warning"]
+
+
+def test_cavity_stays_a_cavity_where_another_part_crosses(manifold):
+    radius, apart, hole = 0.04, 0.055, 0.01
+    balls = [trimesh.creation.icosphere(5, radius).apply_translation((x, 0, 0)) for x in (0, apart)]
+    cavity = inside_out(trimesh.creation.icosphere(4, hole))
+    solid = solid_of(trimesh.util.concatenate([*balls, cavity]))
+    lens = np.pi * (4 * radius + apart) * (2 * radius - apart) ** 2 / 12
+    volume = 4 / 3 * np.pi * (2 * radius**3 - hole**3) - lens
+    assert inertia_of(solid).volume == pytest.approx(volume, rel=0.01)
+    assert severities(solid, "crossings") == ["warning"]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shape_that_does_not_cross_itself_is_weighed_by_its_surface(shape):
+    solid = solid_of(noisy(welded(SHAPES[shape]())))
+    assert severities(solid, "crossings") == []
+    assert inertia_of(solid).volume == pytest.approx(solid.mesh.volume, rel=1e-9)
+
+
+def test_room_that_is_enclosed_twice_is_inside():
+    points = np.random.default_rng(0).uniform(-0.06, 0.06, (5000, 3))
+    inside = np.array([(np.abs(points) < np.array(sides) / 2).all(1) for sides in CROSS]).any(0)
+    assert (inside_of(crossing_boxes(), points) == inside).mean() > 0.999
 
 
 # --- fewer faces ----------------------------------------------------------------------------------------------------

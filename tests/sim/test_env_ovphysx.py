@@ -1,11 +1,13 @@
 """The environments on PhysX: what is observed, how they reset, the rewards, when they end, how a grasp goes."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from episodes import CLOSE, run, start, to_numpy, with_wrist_noise
+from isaaclab_ov.physics import ovphysx_manager
 
 from allegro import hand_kinematics, matrix_of
 from conftest import ROOT
@@ -537,6 +539,11 @@ def test_tips_on_either_half_of_a_tool_count(simulation):
 
     run(env, plan, observations, CLOSE, until=120, each=check)
     assert on_left.any() and on_right.any() and not (on_left & on_right).all()
+
+
+def test_physx_has_a_thread_for_each_core(apple_env):
+    """Not the eight of OvPhysX, whatever the machine."""
+    assert ovphysx_manager.import_ovphysx().PhysXConfig().num_threads == len(os.sched_getaffinity(0))
 
 
 # --- evaluation beside training -------------------------------------------------------------------------------------

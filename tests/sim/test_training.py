@@ -1,7 +1,6 @@
 """Training with ``scaffoldlab train``: it improves, survives kill -9, and its checkpoints are checked."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -31,22 +30,31 @@ def state_of(folder: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """A run of Open Drawer under noise that was killed after its first checkpoint and taken up again."""
+    """A run of Open Drawer under noise that was killed after its first checkpoint, interrupted after the next."""
     folder = tmp_path_factory.mktemp("training") / "run"
-    train = scaffoldlab("train", *DRAWER, "--minutes", 3, "--target", 0.7, "--out", folder)
-    with subprocess.Popen(train, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
-        end = time.monotonic() + 120
-        while not (folder / "training.json").is_file():
-            assert process.poll() is None and time.monotonic() < end
-            time.sleep(0.05)
-        os.kill(process.pid, signal.SIGKILL)
-    killed = state_of(folder)
-    assert not killed["finished"] and killed["iteration"] == 15
-    done = subprocess.run(train, capture_output=True, text=True, timeout=300, cwd=ROOT)
+    train = scaffoldlab("train", *DRAWER, "--minutes", 3, "--out", folder)
+    killed = _stop([*train, "--target", "1"], signal.SIGKILL, folder, iteration=15)
+    interrupted = _stop([*train, "--target", "1"], signal.SIGINT, folder, iteration=30)
+    assert interrupted["curve"][:15] == killed["curve"]
+    done = subprocess.run([*train, "--target", "0.7"], capture_output=True, text=True, timeout=300, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     shutil.copy(folder / "training.json", folder / "resumed.json")
-    assert state_of(folder)["curve"][:15] == killed["curve"]
+    assert state_of(folder)["curve"][:30] == interrupted["curve"][:30]
     return folder
+
+
+def _stop(command: list[str], sign: signal.Signals, folder: Path, *, iteration: int) -> dict:
+    """Runs a training until a checkpoint and stops it; what it has saved."""
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        end = time.monotonic() + 120
+        while not (folder / "training.json").is_file() or state_of(folder)["iteration"] < iteration:
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.05)
+        process.send_signal(sign)
+    assert process.returncode == (130 if sign == signal.SIGINT else -sign)
+    state = state_of(folder)
+    assert not state["finished"] and state["iteration"] == iteration
+    return state
 
 
 def test_training_that_was_killed_goes_on_where_it_was(run):

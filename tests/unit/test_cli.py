@@ -208,6 +208,15 @@ def test_demo_does_not_go_on_with_the_run_of_another_seed(capsys, tmp_path):
     assert json.loads((tmp_path / "demo/settings.json").read_text()) == settings
 
 
+def test_training_does_not_go_on_with_other_settings(capsys, tmp_path):
+    settings = {"task": "move_apple", "seed": 0}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/settings.json").write_text(json.dumps(settings))
+    message = error(capsys, "train", "--task", "open_drawer", "--out", tmp_path / "run")
+    assert "settings.json: what is here was made with task = move_apple; got open_drawer." in message
+    assert json.loads((tmp_path / "run/settings.json").read_text()) == settings
+
+
 # --- what a command leaves behind -----------------------------------------------------------------------------------
 
 

@@ -4,7 +4,10 @@ import csv
 import io
 import json
 import math
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -165,6 +168,31 @@ def test_failure_costs_its_cells_and_no_other_and_is_tried_again(tmp_path):
     assert {task for task, *_ in result.failures} == {"open_drawer"} and len(result.metrics) == 2
     assert sum(a.kind == "train" for a in broken.made) == 2  # not tried twice in one run
     assert not run_grid(grid, tmp_path, run=Maker()).failures
+
+
+def test_killed_grid_leaves_no_process_behind(tmp_path):
+    """Started again, the grid would train in a folder that the one left behind still writes to."""
+    code = (
+        "import sys; from pathlib import Path; from scaffoldlab.experiments import grid\n"
+        "loop = 'import os, time; print(os.getpid(), flush=True); time.sleep(600)'\n"
+        "grid.Artefact.command = lambda self, root: [sys.executable, '-c', loop]\n"
+        "grid.run_process(grid.Artefact('train', {}, 'x'), Path(sys.argv[1]))"
+    )
+    grid = subprocess.Popen([sys.executable, "-c", code, tmp_path])
+    pid = eventually(lambda: "".join(p.read_text().strip() for p in tmp_path.glob("*/command.log")))
+    grid.kill()
+    grid.wait()
+    stat = Path(f"/proc/{pid}/stat")
+    eventually(lambda: not stat.exists() or stat.read_text().split()[2] == "Z")
+
+
+def eventually(value):
+    """What a function returns as soon as it is something."""
+    end = time.monotonic() + 30
+    while not (got := value()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return got
 
 
 def test_jobs_run_side_by_side_and_an_artefact_never_twice(tmp_path):

@@ -56,11 +56,11 @@ def images() -> list[RgbdImage]:
     return pictures
 
 
-def make(url, ledger, *, count=PLANS):
+def make(url, ledger, *, count=PLANS, concurrency=16):
     apple = load_task("move_apple")
-    options = VlmSettings(base_url=url, model="gemini-loopback", concurrency=16, image_size=96)
+    options = VlmSettings(base_url=url, model="gemini-loopback", concurrency=concurrency, image_size=96)
     planner = vlm_planner(options, ledger=ledger)
-    return make_library(apple, planner, count=count, seed=7, images=images()[:count], concurrency=options.concurrency)
+    return make_library(apple, planner, count=count, seed=7, images=images()[:count], concurrency=concurrency)
 
 
 def test_hundred_plans_take_little_more_than_the_latency_of_their_calls(model, tmp_path):

@@ -86,5 +86,7 @@ def _library(name: str, split: str, count: int, args: argparse.Namespace, consol
             composition, planner, count=count, seed=seed, noise=args.noise, images=images,
             concurrency=args.concurrency if planner.needs_image else 1, on_plan=lambda index, failure: bar.advance(job),
         )  # fmt: skip
+    if len(library) < count:
+        console.print(f"{split}: {len(library)} of {count} plans; the ledger beside {path} says why", highlight=False)
     library.save(path)
     return library

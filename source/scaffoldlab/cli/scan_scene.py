@@ -58,7 +58,7 @@ def run_scene(args: argparse.Namespace) -> None:
 
             on_step("examine", 0, 1)
             # The scan turns the world by the table itself, so that its tilt is none of the user's business.
-            checks = [f for f in examine_capture(capture) if f.check != "gravity"]
+            checks = [f for f in examine_capture(capture, without=settings.without) if f.check != "gravity"]
             refuse_errors(str(args.capture), checks)
             scene = scan_scene(capture, objects, settings, checks=checks, on_step=on_step)
             if not args.no_settle:

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from scaffoldlab.cli.common import add_simulation, add_task, quiet, task_name
 from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.files import keep_settings
 
 if TYPE_CHECKING:
     from scaffoldlab.plans.library import PlanLibrary
@@ -72,11 +73,14 @@ def train(
             f"train: --num-envs is {args.num_envs}, --minutes {args.minutes}, --iterations {args.iterations}; "
             "allowed: at least 8, more than 0 and at least 1."
         )
+    overrides = list(args.overrides)
+    settings = {"task": task, "plans": library.digest, "validation": validation.digest, "seed": args.seed}
+    keep_settings(folder / "settings.json", settings | {"num_envs": args.num_envs, "overrides": overrides})
     from scaffoldlab.tasks.simulation import open_env, with_default_presets
     from scaffoldlab.training import Trainer, TrainingLimits
 
     limits = TrainingLimits(iterations=args.iterations, seconds=60 * args.minutes, target=args.target)
-    overrides = with_default_presets(args.overrides, args.device)
+    overrides = with_default_presets(overrides, args.device)
     now = TextColumn("{task.fields[now]}")
     columns = TextColumn("{task.description:<12}"), BarColumn(bar_width=28), TimeElapsedColumn(), now
     with Progress(*columns, console=console, refresh_per_second=2) as bar:

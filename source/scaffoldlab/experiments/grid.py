@@ -6,9 +6,11 @@ what was cut off is made again or, for a training, taken up where it stopped.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -192,11 +194,18 @@ def run_process(artefact: Artefact, root: Path, env: dict[str, str] | None = Non
     folder = artefact.folder(root)
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "command.log"
+    command, environment = artefact.command(root), os.environ | (env or {})
     with log.open("w") as file:
-        code = subprocess.run(artefact.command(root), stdout=file, stderr=file, env={**os.environ, **(env or {})})
-    if code.returncode:
+        done = subprocess.run(command, stdout=file, stderr=file, env=environment, preexec_fn=_end_with_parent)
+    if done.returncode:
         words = " ".join(log.read_text(errors="replace").split()[-60:])
         raise ScaffoldError(f"{artefact.kind} failed ({log}): {words}")
+
+
+def _end_with_parent() -> None:
+    """Lets Linux kill this process when a grid is killed: the next one would write to the same folder."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 # --- the graph of a cell ------------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 import os
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,15 @@ from scaffoldlab.scan.captures.depth_unit import UNITS
 from scaffoldlab.scan.captures.frame import Frame
 from scaffoldlab.scan.captures.object_poses import PoseLimits, judge_poses
 from scaffoldlab.scan.captures.overlap import spread
-from scaffoldlab.scan.captures.view_checks import examine_camera_poses, examine_gravity, examine_views
+from scaffoldlab.scan.captures.view_checks import examine_camera_poses, examine_gravity, examine_views, lost_frames
 from scaffoldlab.scan.findings import Finding, some_of
 
 LIMITS = PoseLimits()
 PICTURES = 6
 """Pictures that are compared with each other and in which the largest plane is looked for."""
+
+FULL = 0.95
+"""Share of the picture from which on a mask is one of everything."""
 
 
 def usable_poses(capture: Capture, object_name: str, *, limits: PoseLimits = LIMITS) -> dict[str, np.ndarray]:
@@ -45,6 +49,7 @@ def examine_capture(
     sample: int = 20,
     limits: PoseLimits = LIMITS,
     max_tilt_deg: float = 2.0,
+    without: Collection[str] = (),
 ) -> list[Finding]:
     """What is right and wrong with a capture.
 
@@ -54,6 +59,7 @@ def examine_capture(
         sample: Number of frames whose pixels are looked at, evenly spaced. All files are checked for being whole.
         limits: Of the object poses.
         max_tilt_deg: Largest angle between the largest plane's normal and +z [deg].
+        without: Objects that are not needed, so that nothing is said of their masks and poses.
     """
     if not isinstance(capture, Capture):
         try:
@@ -66,15 +72,16 @@ def examine_capture(
     findings.append(_examine_intrinsics(capture))
     if looks:
         findings += _examine_depth(capture, looks)
-        findings += [
-            _examine_masks(name, looks) for name in capture.object_names if any(name in x.masks for x in looks)
-        ]
-    tracked = {name for frame in capture.frames for name in frame.object_poses}
-    findings += [_examine_object_poses(capture, name, limits) for name in sorted(tracked)]
-    if capture.posed and looks:
-        pictures = [(x.depth, x.frame.camera) for x in spread(looks, PICTURES)]
+    lost = lost_frames(capture) if capture.posed else []
+    known = replace(capture, frames=[f for f in capture.frames if f.name not in lost])
+    for name in capture.object_names:
+        if name not in without:
+            findings += _examine_object(known, name, looks, limits)
+    placed = [x for x in looks if x.frame.name not in lost]
+    if capture.posed and placed:
+        pictures = [(x.depth, x.frame.camera) for x in spread(placed, PICTURES)]
         views = examine_views(capture, pictures)
-        findings += [examine_camera_poses(capture), *views]
+        findings += [*examine_camera_poses(capture, lost), *views]
         if not any(f.severity == "error" for f in views):  # else the world is none
             findings += examine_gravity(pictures, max_tilt_deg)
     return findings
@@ -186,11 +193,32 @@ def _examine_unit(capture: Capture, median: float) -> Finding:
     return Finding(check="depth unit", severity="ok", seen=seen)
 
 
+def _examine_object(capture: Capture, name: str, looks: list[_Look], limits: PoseLimits) -> list[Finding]:
+    """Its masks and its poses. A scan can do without one of both, but not if masks are of everything."""
+    findings = []
+    if any(name in x.masks for x in looks):
+        findings.append(_examine_masks(name, looks))
+    if any(name in frame.object_poses for frame in capture.frames):
+        findings.append(_examine_object_poses(capture, name, limits))
+    failed = [f for f in findings if f.severity == "error"]
+    if len(findings) < 2 or len(failed) != 1 or any(x.masks.get(name, 0) >= FULL for x in looks):
+        return findings
+    masks, poses = findings
+    if failed == [masks]:
+        return [_bearable(masks, "A scan finds it by its poses"), poses]
+    return [masks, _bearable(poses, "A scan fits it to its masks")]
+
+
+def _bearable(finding: Finding, instead: str) -> Finding:
+    """The finding as a warning, with what a scan does instead."""
+    return replace(finding, severity="warning", fix=f"{instead}; {finding.fix[0].lower()}{finding.fix[1:]}")
+
+
 def _examine_masks(name: str, looks: list[_Look]) -> Finding:
     check, shares = f"masks of {name}", {x.frame.name: x.masks[name] for x in looks if name in x.masks}
-    visible = [share for share in shares.values() if 0 < share < 0.95]
+    visible = [share for share in shares.values() if 0 < share < FULL]
     empty = [n for n, share in shares.items() if share == 0]
-    full = [n for n, share in shares.items() if share >= 0.95]
+    full = [n for n, share in shares.items() if share >= FULL]
     seen = f"{len(shares)} of {len(looks)} frames have one"
     if visible:
         seen += f", it covers {100 * np.median(visible):.2g} % of the picture"

@@ -185,17 +185,19 @@ def _intrinsics(path: Path, root: Path, width: int, height: int, *, rescale: boo
             f"{path}: got {intrinsics.tolist()}; allowed: fx 0 cx, 0 fy cy, 0 0 1 with positive focal lengths [px]. "
             "Write the colour camera's calibration there."
         )
-    ratio_x, ratio_y = 2 * center / (width, height)  # 1 with the principal point in the middle
-    ratio = (ratio_x + ratio_y) / 2
-    if abs(ratio_x - ratio_y) < 0.05 * ratio:  # off by one factor or not at all
-        known = BUNDLESDF_SIDE / min(width, height)
-        scale = min((1.0, known) if rescale else (1.0,), key=lambda s: abs(np.log(ratio / s)))
-        if abs(ratio / scale - 1) > 0.1:
-            raise ScaffoldError(
-                f"{path}: the principal point ({center[0]:g}, {center[1]:g}) is the middle of an image of about "
-                f"{2 * center[0]:.0f} x {2 * center[1]:.0f} pixels, but the images have {width} x {height}. If K is of "
-                f"that size, multiply its first two rows by {1 / ratio:.4g}; else write the K of these images."
-            )
-        intrinsics[:2] /= scale
+    ratios = 2 * center / (width, height)  # 1 with the principal point in the middle
+    ratio = float(np.mean(ratios))
+    sizes = (1.0, BUNDLESDF_SIDE / min(width, height)) if rescale else (1.0,)
+    scale = min(sizes, key=lambda size: abs(ratio - size) / size)
+    alike = np.ptp(ratios) < 0.05 * ratio  # off by one factor or not at all
+    off = ratio / scale - 1 if alike else ratios / scale - 1
+    if np.abs(off).max() > (0.1 if alike else 0.2):  # a lens is off by some percent, another aspect ratio by more
+        write = f"If K is of that size, multiply its first two rows by {1 / ratio:.4g}; else write"
+        raise ScaffoldError(
+            f"{path}: the principal point ({center[0]:g}, {center[1]:g}) is the middle of an image of about "
+            f"{2 * center[0]:.0f} x {2 * center[1]:.0f} pixels, but the images have {width} x {height}. "
+            f"{write if alike else 'Write'} the K of these images: that of the colour camera at their size."
+        )
+    intrinsics[:2] /= scale
     intrinsics[:2, 2] += 0.5
     return intrinsics

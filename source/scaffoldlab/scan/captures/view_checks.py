@@ -13,15 +13,40 @@ from scaffoldlab.scan.captures.object_poses import step
 from scaffoldlab.scan.captures.overlap import lift_grid, overlap_agreement
 from scaffoldlab.scan.findings import Finding, some_of
 
+STEP_LIMITS = (0.02, 5.0), (np.inf, 120.0)
+"""Between these is how far a camera may be from its neighbours at the world's origin [m], [deg]. A camera that looks
+down by 30 deg is 120 deg from the identity of a world whose z is up."""
 
-def examine_camera_poses(capture: Capture) -> Finding:
-    """Whether a moving camera jumps, or falls back to the world's origin, as odometry does when it is lost."""
+
+def lost_frames(capture: Capture) -> list[str]:
+    """Names of the frames whose camera has fallen back to the world's origin, as odometry does when it is lost.
+
+    The identity is a camera's true pose where the world is that of one of its pictures, often the first: then it is
+    at most two usual steps from the camera's pose before or after, or four at the start, which has but the latter.
+    """
+    lost = []
+    for frames in _devices(capture):
+        at_origin = [np.array_equal(frame.camera.pose_ec, np.eye(4)) for frame in frames]
+        known = [index for index, origin in enumerate(at_origin) if not origin]
+        steps = _steps([frames[index] for index in known])
+        if not len(steps):
+            continue
+        usual = np.median(steps, axis=0)
+        for index in np.flatnonzero(at_origin):
+            after = int(np.searchsorted(known, index))
+            limits = np.clip((2 if after else 4) * usual, *STEP_LIMITS)
+            around = [frames[i].camera.pose_ec for i in known[max(0, after - 1) : after + 1]]
+            if not any((step(np.eye(4), pose) <= limits).all() for pose in around):
+                lost.append(frames[index].name)
+    return lost
+
+
+def examine_camera_poses(capture: Capture, lost: Sequence[str] = ()) -> list[Finding]:
+    """Whether a moving camera jumps; the frames in which it is lost are left out."""
     wrong, seen = [], "they stand still"
-    devices: dict[str, list[Frame]] = {}
-    for frame in capture.frames:
-        devices.setdefault(frame.name.rpartition("/")[0], []).append(frame)
-    for frames in devices.values():
-        steps = np.array([step(a.camera.pose_ec, b.camera.pose_ec) for a, b in itertools.pairwise(frames)])
+    for device in _devices(capture):
+        frames = [frame for frame in device if frame.name not in lost]
+        steps = _steps(frames)
         if not len(steps) or not steps.any():
             continue
         jump, turn = np.median(steps, axis=0)
@@ -30,11 +55,15 @@ def examine_camera_poses(capture: Capture) -> Finding:
         wrong += [
             f"{frames[i + 1].name} ({100 * steps[i, 0]:.0f} cm, {steps[i, 1]:.0f} deg)" for i in np.flatnonzero(odd)
         ]
-        wrong += [f"{f.name} (identity)" for f in frames[1:] if np.array_equal(f.camera.pose_ec, np.eye(4))]
-    if not wrong:
-        return Finding(check="camera poses", severity="ok", seen=f"rigid and finite; {seen}")
-    fix = "Delete these frames, or estimate the cameras' poses again"
-    return Finding(check="camera poses", severity="warning", seen=f"{seen}, but jumps at {some_of(wrong)}", fix=fix)
+    check, again, findings = "camera poses", "estimate the cameras' poses again", []
+    if wrong:
+        jumps, fix = f"{seen}, but jumps at {some_of(wrong)}", f"Delete these frames, or {again}"
+        findings.append(Finding(check=check, severity="warning", seen=jumps, fix=fix))
+    if lost:
+        fallen = f"{len(lost)} of {len(capture.frames)} have fallen back to the identity: {some_of(lost)}"
+        fix = f"These are left out; {again} if too few remain"
+        findings.append(Finding(check=check, severity="warning", seen=fallen, fix=fix, fixed_by=True))
+    return findings or [Finding(check=check, severity="ok", seen=f"rigid and finite; {seen}")]
 
 
 def examine_views(capture: Capture, pictures: Sequence[tuple[np.ndarray, Camera]]) -> list[Finding]:
@@ -104,3 +133,16 @@ def examine_gravity(pictures: Sequence[tuple[np.ndarray, Camera]], max_tilt_deg:
     kind = " (a wall, or z is not up)" if 80 < tilt < 100 else " (z points down)" if tilt > 170 else ""
     fix = "Turn the world so that z points up, or level it by its table"
     return [Finding(check="gravity", severity="warning", seen=seen + kind, fix=fix)]
+
+
+def _devices(capture: Capture) -> list[list[Frame]]:
+    """The frames of each camera."""
+    devices: dict[str, list[Frame]] = {}
+    for frame in capture.frames:
+        devices.setdefault(frame.name.rpartition("/")[0], []).append(frame)
+    return list(devices.values())
+
+
+def _steps(frames: Sequence[Frame]) -> np.ndarray:
+    """Distance [m] and turn [deg] from each frame's camera to the next one's, shape (F - 1, 2)."""
+    return np.array([step(a.camera.pose_ec, b.camera.pose_ec) for a, b in itertools.pairwise(frames)])

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from scaffoldlab.errors import ScaffoldError
-from scaffoldlab.scan.objects.object import ObjectSettings, good_name, scan_object
+from scaffoldlab.scan.names import good_name
+from scaffoldlab.scan.objects.object import ObjectSettings, scan_object
 
 
 def scan_objects(
@@ -41,8 +42,9 @@ def scan_objects(
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         running = {pool.submit(scan, name, source): name for name, source in sources.items()}
         for done in as_completed(running):
-            made[running[done]] = done.result()
-            on_done(running[done])
+            name, failure = running[done], done.exception()  # also a process that was killed, for want of memory
+            made[name] = done.result() if failure is None else ScaffoldError(f"{sources[name]}: {failure!r}.")
+            on_done(name)
     return {name: made[name] for name in sources}
 
 
@@ -69,4 +71,4 @@ def _scan(name: str, source: Path, *, out: Path, settings: ObjectSettings, overw
     try:
         return scan_object(source, name, out / name, settings, overwrite=overwrite)
     except ScaffoldError as error:
-        return error
+        return error  # its words are for people; those of other exceptions are shown with their kind

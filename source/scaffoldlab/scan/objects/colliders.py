@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from scipy.spatial import QhullError
 
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.files import cache_folder, write_atomic
-from scaffoldlab.scan.objects.solid import Solid, decimate, distances, inside_of, sample_inside
+from scaffoldlab.scan.objects.solid import Solid, decimate, distances, inertia_of, inside_of, sample_inside
 
 MOST_HULLS, MOST_HULL_VERTICES, COACD_FACES = 32, 64, 20_000
 FRAME_FACES = 1000
@@ -83,8 +84,7 @@ def make_colliders(
     Raises:
         ScaffoldError: CoACD failed or took too long.
     """
-    inside, cell = sample_inside(solid.mesh)
-    volume = float(solid.mesh.volume) if solid.watertight else len(inside) * cell
+    volume = inertia_of(solid).volume
     part = best_primitive(solid.mesh, volume) if primitives else None
     parts = [part] if part else [Part("convex", hull) for hull in _hulls(solid.mesh, threshold, timeout, cache)]
     return Colliders(parts, *_quality(solid, parts, volume))
@@ -207,12 +207,14 @@ def _hulls(mesh: trimesh.Trimesh, threshold: float, timeout: float, cache: Path 
     with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # none yet, or a broken one
         return _read_hulls(path)
     with tempfile.TemporaryDirectory() as temporary:
-        write_atomic(path, _decompose(mesh, threshold, timeout, Path(temporary)))
-    return _read_hulls(path)
+        data = _decompose(mesh, threshold, timeout, Path(temporary))
+    with contextlib.suppress(ScaffoldError):  # what cannot be kept is made anew next time
+        write_atomic(path, data)
+    return _read_hulls(io.BytesIO(data))
 
 
-def _read_hulls(path: Path) -> list[trimesh.Trimesh]:
-    with np.load(path) as data:
+def _read_hulls(file: Path | io.BytesIO) -> list[trimesh.Trimesh]:
+    with np.load(file) as data:
         clouds = [data[f"points_{i}"] for i in range(int(data["count"]))]
     hulls = []
     for points in clouds:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.files import refuse_existing, write_atomic, write_folder
 from scaffoldlab.scan.findings import Finding, refuse_errors
 from scaffoldlab.scan.keypoint_candidates import extremities
+from scaffoldlab.scan.names import refuse_name
 from scaffoldlab.scan.objects.appearance import make_visual
 from scaffoldlab.scan.objects.colliders import Colliders, make_colliders
 from scaffoldlab.scan.objects.files import ScannedObject, write_mjcf, write_urdf, write_usd
@@ -221,25 +221,6 @@ def write_mended(examination: Examination, target: Path) -> None:
     if target.suffix.lower() == ".glb":  # whose y is up
         mesh.apply_transform(trimesh.transformations.rotation_matrix(-np.pi / 2, [1, 0, 0]))
     write_atomic(target, mesh.export(file_type=target.suffix[1:].lower()))
-
-
-def good_name(text: str) -> str:
-    """The name that USD and file systems take which is nearest to a text."""
-    good = re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_") or "object"
-    return (f"_{good}" if good[0].isdigit() else good)[:64]
-
-
-def refuse_name(name: str) -> None:
-    """Stops at a name that USD and file systems do not take.
-
-    Raises:
-        ScaffoldError: With a name that would do.
-    """
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name):
-        raise ScaffoldError(
-            f"--name {name!r}: allowed: letters, digits and underscores, not first a digit; {good_name(name)!r} would "
-            "do."
-        )
 
 
 def _examine(scan: Scan, settings: ObjectSettings) -> Examination:

@@ -17,6 +17,7 @@ import yaml
 from PIL import Image
 
 from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.scan.captures.frame import BROKEN
 
 if TYPE_CHECKING:
     from pxr import Usd
@@ -261,6 +262,9 @@ def _read_usd(path: Path) -> Scan:
         stage = Usd.Stage.Open(str(path))
     except Tf.ErrorException as error:
         raise ScaffoldError(f"{path}: no readable USD stage. Export it again.") from error
+    for layer in stage.GetUsedLayers():
+        if not layer.anonymous:
+            _refuse_outside(layer.realPath or layer.identifier, layer.identifier, path)
     parts, missing = [], []
     for prim in stage.Traverse(Usd.TraverseInstanceProxies()):
         if prim.IsA(UsdGeom.Mesh) and UsdGeom.Imageable(prim).ComputePurpose() != UsdGeom.Tokens.guide:
@@ -330,15 +334,22 @@ def _usd_picture(prim: Usd.Prim, path: Path, missing: list[str]) -> Image.Image 
     if not resolved:
         missing.append(asset.path)
         return None
-    inside = path.resolve()
-    if not (resolved.startswith(f"{inside}[") or Path(resolved).resolve().is_relative_to(inside.parent)):
-        raise ScaffoldError(f"{path}: it names {asset.path!r}, outside its folder. Refused; put it beside the stage.")
+    _refuse_outside(resolved, asset.path, path)
     opened = Ar.GetResolver().OpenAsset(Ar.ResolvedPath(resolved))
     try:
         return Image.open(io.BytesIO(opened.GetBuffer())).convert("RGB")
-    except OSError:
+    except BROKEN:
         missing.append(asset.path)
         return None
+
+
+def _refuse_outside(resolved: str, name: str, path: Path) -> None:
+    """Stops at a file that is neither in the folder of a stage, nor packed in a file that is."""
+    from pxr import Ar
+
+    file = Path(cast(Any, Ar.SplitPackageRelativePathOuter(resolved))[0])
+    if not file.resolve().is_relative_to(path.resolve().parent):
+        raise ScaffoldError(f"{path}: it names {name!r}, outside its folder. Refused; put it beside the stage.")
 
 
 def _refuse_bomb(path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import trimesh
@@ -21,6 +23,10 @@ HOLLOW = 1e-3
 """What fills less of its convex hull encloses nothing."""
 THINNEST = 5e-4
 """Below this thickness a mesh is a sheet [m]."""
+FARTHEST = 1e6
+"""Coordinates beyond are as broken as NaN [m]."""
+MISCOUNTED, LINES = 0.03, 100
+"""Share of the room that is counted not once where a surface crosses itself, and lines along each side to find it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +45,33 @@ class Solid:
     def watertight(self) -> bool:
         """Whether the surface has an inside without doubt: it has no edge where it ends."""
         return not len(_open_edges(self.mesh))
+
+    @cached_property
+    def excess(self) -> Columns:
+        """The room that the signed volume counts too often, as where a surface crosses itself; none if it is little."""
+        columns, share = _miscounted(self.mesh)
+        return columns if share > MISCOUNTED else Columns(np.empty((0, 3)), np.empty(0), np.empty(0))
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """Thin upright columns of room.
+
+    Attributes:
+        center: Their middles [m], shape (C, 3).
+        length: Their lengths along z [m], shape (C,).
+        volume: Their volumes, negative where room counts too little [m^3], shape (C,).
+    """
+
+    center: np.ndarray
+    length: np.ndarray
+    volume: np.ndarray
+
+    def moments(self) -> tuple[float, np.ndarray, np.ndarray]:
+        """Volume [m^3], first [m^4] and second moments [m^5] about the origin."""
+        second = np.einsum("c,ci,cj->ij", self.volume, self.center, self.center)
+        second[2, 2] += self.volume @ self.length**2 / 12
+        return float(self.volume.sum()), self.volume @ self.center, second
 
 
 def make_solid(vertices: np.ndarray, faces: np.ndarray, where: str) -> Solid:
@@ -63,14 +96,14 @@ def make_solid(vertices: np.ndarray, faces: np.ndarray, where: str) -> Solid:
             )
         )
         mesh = decimate(mesh, MOST_SOLID_FACES)
-    mesh = _keep_main(mesh, findings)
     turned = _wind(mesh)
+    mesh = _keep_main(mesh, findings)
     mesh = _close(mesh, findings)
     _turn_outwards(mesh, turned, findings)
-    solid = Solid(mesh, findings)
-    if solid.watertight and mesh.volume < HOLLOW * mesh.convex_hull.volume:
+    solid = _uncross(Solid(mesh, findings))
+    if solid.watertight and (volume := _moments(solid)[0]) < HOLLOW * mesh.convex_hull.volume:
         raise ScaffoldError(
-            f"{where}: the surface of {len(mesh.faces)} faces encloses {1e6 * mesh.volume:.3g} cm3, a sheet; allowed: "
+            f"{where}: the surface of {len(mesh.faces)} faces encloses {1e6 * volume:.3g} cm3, a sheet; allowed: "
             "at least 4 faces around something. Scan the object from all sides."
         )
     return solid
@@ -118,7 +151,7 @@ def _thin_out(mesh: trimesh.Trimesh, count: int) -> trimesh.Trimesh:
 
 def _drop_broken(mesh: trimesh.Trimesh, findings: list[Finding]) -> trimesh.Trimesh:
     before = len(mesh.faces)
-    finite = np.isfinite(mesh.vertices).all(1)
+    finite = (np.abs(mesh.vertices) < FARTHEST).all(1)  # NaN is not less
     mesh.update_faces(finite[mesh.faces].all(1))
     mesh.remove_unreferenced_vertices()
     mesh.merge_vertices(merge_tex=True, merge_norm=True, digits_vertex=7)
@@ -127,7 +160,8 @@ def _drop_broken(mesh: trimesh.Trimesh, findings: list[Finding]) -> trimesh.Trim
     mesh.remove_unreferenced_vertices()
     gone, lost = before - len(mesh.faces), int((~finite).sum())
     if lost or gone > 0.05 * before:
-        seen = f"{gone} of {before} faces are degenerate, double or not finite ({lost} vertices are NaN); left out"
+        beyond = f"{lost} vertices are NaN or beyond {FARTHEST:g} m"
+        seen = f"{gone} of {before} faces are degenerate, double or not finite ({beyond}); left out"
         findings.append(Finding(check="faces", severity="warning", seen=seen, fix="Nothing to do", fixed_by=True))
     else:
         findings.append(Finding(check="faces", severity="ok", seen=f"{before}, {gone} of them without area left out"))
@@ -289,6 +323,78 @@ def _turn_outwards(mesh: trimesh.Trimesh, turned: int, findings: list[Finding]) 
     findings.append(Finding(check="normals", severity="warning", seen=seen, fix="Nothing to do", fixed_by=True))
 
 
+def _uncross(solid: Solid) -> Solid:
+    """Joins parts that overlap; what crosses itself still is weighed without the excess."""
+    if not solid.watertight or not len(solid.excess.volume):
+        return solid
+    volume = _moments(solid)[0]
+    share = np.abs(solid.excess.volume).sum() / volume
+    seen = f"the surface crosses itself: {100 * share:.0f} % of the room inside is not counted once"
+    joined = Solid(_union(solid.mesh), solid.findings)
+    if joined.watertight and abs(joined.mesh.volume / volume - 1) < MISCOUNTED and not len(joined.excess.volume):
+        solid, seen, fix = joined, f"{seen}; its parts are joined", "Nothing to do"
+    else:
+        seen += f"; volume, mass and inertia are corrected along {LINES**2} lines"
+        fix = "Mend it in a mesh editor for exact ones"
+    solid.findings.append(Finding(check="crossings", severity="warning", seen=seen, fix=fix, fixed_by=True))
+    return solid
+
+
+def _union(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+    """The components as one surface; as they are, where there is but one or they cannot be joined."""
+    component = _components(mesh)
+    volumes = np.bincount(component, weights=_signed_volumes(mesh))
+    # What is wound inwards is a cavity of the largest one.
+    body = np.where(volumes < 0, np.abs(volumes).argmax(), np.arange(len(volumes)))[component]
+    parts = [_part(mesh, body == label) for label in np.unique(body)]
+    try:
+        union = trimesh.boolean.union(parts, check_volume=False) if len(parts) > 1 else mesh
+    except ImportError:  # manifold3d is missing
+        return mesh
+    return union if len(union.faces) else mesh
+
+
+def _miscounted(mesh: trimesh.Trimesh) -> tuple[Columns, float]:
+    """Where a surface does not wind once around the room inside, by lines along z, and the share of that.
+
+    Around room that two parts share it winds twice, and the signed volume has it once too often.
+    """
+    low, sides = mesh.bounds[0], mesh.extents
+    cells = np.stack(np.meshgrid(np.arange(LINES), np.arange(LINES)), -1).reshape(-1, 2)
+    cells = cells + np.random.default_rng(0).random(cells.shape)  # a line of a regular grid may run along an edge
+    starts = np.c_[low[:2] + cells / LINES * sides[:2], np.full(len(cells), low[2] - 0.01 * sides[2])]
+    line, away, entering = _hits(mesh, starts, np.array((0.0, 0.0, 1.0)))
+    complete = np.bincount(line, weights=entering, minlength=len(cells)) == 0
+    line, away, entering = (values[complete[line]] for values in (line, away, entering))
+    winding = np.cumsum(entering)  # it is 0 where a line ends
+    length = np.diff(away, append=away[-1:])
+    volume = length * sides[0] * sides[1] / LINES**2
+    inside = winding != 0
+    excess = (winding - inside) * volume
+    there = excess != 0
+    center = starts[line[there]]
+    center[:, 2] += away[there] + length[there] / 2
+    return Columns(center, length[there], excess[there]), float(np.abs(excess).sum() / max(volume[inside].sum(), 1e-30))
+
+
+def _hits(mesh: trimesh.Trimesh, starts: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, ...]:
+    """All hits of parallel rays, in order: ray, distance [m], and 1 where the ray enters, -1 where it leaves."""
+    rays = np.c_[starts, np.broadcast_to(direction, starts.shape)].astype(np.float32)
+    hits = _scene(mesh).list_intersections(rays)
+    ray, away, face = (hits[key].numpy() for key in ("ray_ids", "t_hit", "primitive_ids"))
+    order = np.lexsort((away, ray))
+    entering = -np.sign(mesh.face_normals @ direction)
+    return ray[order], away[order], entering[face[order]]
+
+
+def _scene(mesh: trimesh.Trimesh) -> Any:
+    """The surface, for rays. It is shaken: of two faces in one plane, rays would miss one now and then."""
+    shake = 1e-5 * mesh.scale * np.random.default_rng(0).uniform(-1, 1, mesh.vertices.shape)
+    scene = open3d().t.geometry.RaycastingScene()
+    scene.add_triangles((mesh.vertices + shake).astype(np.float32), mesh.faces.astype(np.uint32))
+    return scene
+
+
 def _signed_volumes(mesh: trimesh.Trimesh) -> np.ndarray:
     """Volume between each face and the middle of the mesh, negative where it is wound inwards, shape (F,) [m^3]."""
     a, b, c = (mesh.triangles - mesh.bounds.mean(0)).transpose(1, 0, 2)
@@ -352,7 +458,8 @@ def _moments(solid: Solid) -> tuple[float, np.ndarray, np.ndarray]:
         volume, center = float(properties.volume), np.array(properties.center_mass)
         inertia = np.array(properties.inertia)  # of density 1, about the centre
         second = 0.5 * np.trace(inertia) * np.eye(3) - inertia + volume * np.outer(center, center)
-        return volume, center, second
+        extra, first, extra_second = solid.excess.moments()
+        return volume - extra, (volume * center - first) / (volume - extra), second - extra_second
     inside, cell = sample_inside(mesh)
     volume = len(inside) * cell
     center = inside.mean(0)
@@ -412,7 +519,11 @@ def distances(mesh: trimesh.Trimesh, points: np.ndarray) -> np.ndarray:
 
 def inside_of(mesh: trimesh.Trimesh, points: np.ndarray) -> np.ndarray:
     """Whether points are inside a surface, by the majority of three rays, shape (P, 3) -> (P,)."""
-    o3d = open3d()
-    scene = o3d.t.geometry.RaycastingScene()
-    scene.add_triangles(mesh.vertices.astype(np.float32), mesh.faces.astype(np.uint32))
-    return scene.compute_occupancy(points.astype(np.float32), nsamples=3).numpy() > 0.5
+    inside = _scene(mesh).compute_occupancy(points.astype(np.float32), nsamples=3).numpy() > 0.5
+    rest = np.flatnonzero(~inside)
+    if not len(rest):
+        return inside
+    # That goes by odd and even: out of room that is enclosed twice a ray leaves twice.
+    ray, _, entering = _hits(mesh, points[rest], np.array((0.36, 0.48, 0.8)))
+    inside[rest] = np.abs(np.bincount(ray, weights=entering, minlength=len(rest))) >= 2
+    return inside

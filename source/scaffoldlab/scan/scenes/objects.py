@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from scaffoldlab.errors import ScaffoldError, unknown_name
+from scaffoldlab.scan.names import refuse_name
 from scaffoldlab.scan.scenes.files import RESERVED
 from scaffoldlab.specs.paths import roots
 
@@ -33,11 +34,13 @@ def find_objects(paths: Sequence[Path]) -> dict[str, ObjectFile]:
     """Objects by name, from files or from folders that hold ``NAME/NAME.usda``.
 
     Raises:
-        ScaffoldError: A path leads to no such file, it is below no assets/ folder, or two have one name.
+        ScaffoldError: A path leads to no such file, it is below no assets/ folder, its name is none that USD takes, or
+            two have one name.
     """
     found: dict[str, ObjectFile] = {}
     for path in paths:
         file = _usd_file(path)
+        refuse_name(file.stem, f"--objects {path}: the name")
         if file.stem in found:
             raise ScaffoldError(f"--objects: {file.stem!r} is both {found[file.stem].path} and {file}. Give one.")
         found[file.stem] = ObjectFile(file.stem, file, _below_assets(file), _kind(file))

@@ -12,6 +12,7 @@ from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.files import refuse_existing, write_atomic, write_folder
 from scaffoldlab.scan.captures.checks import usable_poses
 from scaffoldlab.scan.captures.overlap import spread
+from scaffoldlab.scan.captures.view_checks import lost_frames
 from scaffoldlab.scan.findings import Finding
 from scaffoldlab.scan.keypoint_candidates import object_keypoints, static_keypoints
 from scaffoldlab.scan.render import Renderer, renderer_of
@@ -209,9 +210,10 @@ def write_scene(scene: ScannedScene, out: Path, *, name: str, usd_folder: str, o
 
 def _usable(capture: "Capture") -> list["Frame"]:
     """The frames whose cameras are known, with those object poses that are no failures."""
-    frames = capture.frames if capture.posed else capture.frames[:1]
+    lost = lost_frames(capture) if capture.posed else []
+    frames = [f for f in capture.frames if f.name not in lost] if capture.posed else capture.frames[:1]
     tracked = {name for frame in frames for name in frame.object_poses}
-    known = replace(capture, frames=list(frames))
+    known = replace(capture, frames=frames)
     good = {name: usable_poses(known, name) for name in tracked}
     return [
         replace(f, object_poses={name: poses[f.name] for name, poses in good.items() if f.name in poses})
