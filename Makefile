@@ -15,8 +15,8 @@ demo: setup
 	@scripts/run scaffoldlab demo
 
 test: setup lint
-	@scripts/run python -m pytest tests/unit -q -n 2
-	@scripts/run python -m pytest tests/scan -q -n 2
+	@scripts/run python -m pytest tests/unit -q -n 3
+	@scripts/run python -m pytest tests/scan -q -n 3
 	@scripts/run python -m pytest tests/sim -q -n 2 --dist loadfile
 	@$(MAKE) --no-print-directory docs
 
