@@ -26,8 +26,8 @@ def main() -> None:
         where, row = (line[2:] for line in done.stdout.splitlines() if line.startswith("> "))
         rows.append(row)
     text = (
-        f"`scripts/run python benchmarks/arm.py`: {where}, oracle plans without noise, 50 unseen initial states in which "
-        f"the hand is at x >= {NEAREST:g} m.\n\n"
+        f"`scripts/run python benchmarks/arm.py`: {where}, oracle plans without noise, 50 unseen initial states "
+        f"in which the hand is at x >= {NEAREST:g} m.\n\n"
         "| task on iiwa 14 + Allegro | best timed close | zero action |\n|---|---|---|\n" + "\n".join(rows) + "\n"
     )
     (ROOT / "docs/numbers/arm.md").write_text(text)
