@@ -20,8 +20,10 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from desks import PLACES, Desk, make_desk  # noqa: E402
 from scaffoldlab.scan.captures.capture import read_capture  # noqa: E402
+from scaffoldlab.scan.captures.checks import examine_capture  # noqa: E402
 from scaffoldlab.scan.scenes.objects import find_objects  # noqa: E402
 from scaffoldlab.scan.scenes.scene import scan_scene, write_scene  # noqa: E402
+from scaffoldlab.scan.scenes.settle import settle_scene  # noqa: E402
 
 WANTED = {"position [mm]": 3.0, "angle [deg]": 1.0, "outline [px]": 2.0}
 
@@ -39,10 +41,14 @@ def main() -> None:
         desk = make_desk(count=args.frames, size=size, names=tuple(PLACES), noise=0.002, shelf=True,
                          pose_noise=(0.003, 1.0))  # fmt: skip
         write_capture(desk, folder)
-        capture = read_capture(folder)
         started = time.perf_counter()
-        scene = scan_scene(capture, find_objects(list(desk.files.values())))
+        capture = read_capture(folder)
+        checks = examine_capture(capture)
+        examined = time.perf_counter()
+        scene = scan_scene(capture, find_objects(list(desk.files.values())), checks=checks)
         scanned = time.perf_counter()
+        scene = settle_scene(scene)
+        settled = time.perf_counter()
         write_scene(scene, Path(temporary) / "assets/scenes/desk", name="desk", usd_folder="scenes/desk")
         written = time.perf_counter()
     lines = [
@@ -51,7 +57,8 @@ def main() -> None:
         "",
         "Depth with 2 mm of noise at 1 m, tracked poses with 3 mm and 1 deg.",
         "",
-        f"Fusion to findings {scanned - started:.0f} s, files and report {written - scanned:.0f} s.",
+        f"Examined in {examined - started:.0f} s, scanned in {scanned - examined:.0f} s, settled in "
+        f"{settled - scanned:.0f} s, files and report in {written - settled:.0f} s: {written - started:.0f} s in all.",
         "",
         *table(scene, desk),
     ]

@@ -127,16 +127,26 @@ def test_objects_without_poses_are_fitted_to_their_masks(desk, objects, captured
     assert {p.tracker for p in scene.placements} == {"ICP stand-in"}
 
 
-def test_point_cloud_takes_the_place_of_depth(desk, objects, captured, tmp_path):
+@pytest.mark.parametrize("name", ["desk.ply", "desk.pcd"])
+def test_point_cloud_takes_the_place_of_depth(desk, objects, captured, tmp_path, name):
     o3d, rng = open3d(), np.random.default_rng(0)
     points = np.column_stack((rng.uniform(-0.4, 0.4, 20_000), rng.uniform(-0.6, 0.6, 20_000), np.zeros(20_000)))
     points[:, 2] = rng.normal(0, 0.001, 20_000)
     cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points @ desk.desk[:3, :3].T + desk.desk[:3, 3]))
-    o3d.io.write_point_cloud(str(tmp_path / "desk.ply"), cloud)
-    scene = scan_scene(captured(desk), objects, SceneSettings(cloud=tmp_path / "desk.ply"))
+    o3d.io.write_point_cloud(str(tmp_path / name), cloud)
+    scene = scan_scene(captured(desk), objects, SceneSettings(cloud=tmp_path / name))
     assert abs((scene.table.pose_ew @ desk.desk)[2, 3] - scene.table.height) < 0.002
     with pytest.raises(ScaffoldError, match=r"none\.ply: no point cloud; allowed"):
         scan_scene(captured(desk), objects, SceneSettings(cloud=tmp_path / "none.ply"))
+
+
+def test_cameras_that_stand_around_the_table_make_a_scene(objects, captured):
+    desk = make_desk(count=4, size=(160, 120))
+    for number, frame in enumerate(desk.frames):
+        frame.name = f"cam_{number}/000000"
+    scene = scan_scene(captured(desk), objects)
+    assert set(errors(scene, desk)) == set(NAMES)
+    assert all(distance < 0.003 and angle < 1.0 for distance, angle in errors(scene, desk).values())
 
 
 def test_given_up_wins_over_the_table(desk, objects, captured):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,9 @@ def run(tmp_path_factory) -> Path:
 
 def _stop(command: list[str], sign: signal.Signals, folder: Path, *, iteration: int) -> dict:
     """Runs a training until a checkpoint and stops it; what it has saved."""
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+    # What starts the tests may have told its children to ignore Ctrl-C.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, preexec_fn=heed) as process:
         end = time.monotonic() + 120
         while not (folder / "training.json").is_file() or state_of(folder)["iteration"] < iteration:
             assert process.poll() is None and time.monotonic() < end
