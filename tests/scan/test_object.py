@@ -405,3 +405,12 @@ def test_every_shape_is_found_fit_by_the_doctor(tmp_path):
     for name, make in SHAPES.items():
         findings = examine_object(export(textured(make()), tmp_path / f"{name}.glb")).findings
         assert [f for f in findings if f.severity == "error"] == []
+
+
+@pytest.mark.parametrize("option", ["--up=sideways", "--hollow=0.05"])
+def test_doctor_calls_a_wrong_option_what_it_is(tmp_path, capsys, option):
+    """It is no finding about the scan."""
+    mesh = export(textured(book()), tmp_path / "book.obj")
+    assert command("doctor", mesh, "--units", "m", option) == 1
+    said = capsys.readouterr()
+    assert option.partition("=")[0] in said.err and "Scan it again" not in said.out + said.err

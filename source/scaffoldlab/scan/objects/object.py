@@ -27,6 +27,7 @@ from scaffoldlab.scan.objects.resting import resting_pose
 from scaffoldlab.scan.objects.settling import Settling, settle_object
 from scaffoldlab.scan.objects.solid import Inertia, Solid, inertia_of, make_solid
 from scaffoldlab.scan.objects.units import Units, decide_units
+from scaffoldlab.scan.up import up_direction
 
 KEYPOINT_TIPS = 4
 
@@ -66,6 +67,7 @@ class ObjectSettings:
     engines: tuple[str, ...] = ("ovphysx", "newton_mjwarp")
 
     def __post_init__(self) -> None:
+        up_direction(self.up)
         limits = {"density": (1, 25_000), "mass": (1e-4, 1e3), "wall": (1e-4, 0.1), "friction": (0, 10),
                   "visual_faces": (100, 10**6), "collider_threshold": (0.01, 1),
                   "collider_timeout": (1, 3600)}  # fmt: skip
@@ -228,11 +230,11 @@ def _examine(scan: Scan, settings: ObjectSettings) -> Examination:
     findings = [units.finding, *_surface_findings(scan)]
     try:
         solid = make_solid(scan.mesh.vertices * units.scale, scan.mesh.faces, str(scan.path))
-        inertia = inertia_of(solid, density=settings.density, mass=settings.mass, wall=settings.wall)
-        pose, upright = resting_pose(solid.mesh, inertia.center, up=settings.up, hint=scan.up)
     except ScaffoldError as error:
         findings.append(Finding(check="solid", severity="error", seen=str(error), fix="Scan it again"))
         return Examination(scan, units, error, findings)
+    inertia = inertia_of(solid, density=settings.density, mass=settings.mass, wall=settings.wall)
+    pose, upright = resting_pose(solid.mesh, inertia.center, up=settings.up, hint=scan.up)
     findings += [*solid.findings, upright, _weight(inertia, settings)]
     return Examination(scan, units, RestingBody(solid, inertia, pose), findings)
 

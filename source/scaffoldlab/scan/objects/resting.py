@@ -9,7 +9,7 @@ import trimesh
 
 from scaffoldlab.scan.findings import Finding
 from scaffoldlab.scan.objects.solid import decimate
-from scaffoldlab.scan.up import up_direction
+from scaffoldlab.scan.up import AXES, up_direction
 
 SNAP_DEG = 8.0
 """An axis this close to a resting pose's is meant to be it."""
@@ -42,14 +42,15 @@ def resting_pose(
     stable = stable_ups(mesh, center)
     if given is None and (not stable or stable[0][1] < ROUND):
         axis = hint or "z"
-        return _pose(mesh, center, _direction(axis)), Finding(
+        return _pose(mesh, center, np.array(AXES[axis], float)), Finding(
             check="up", severity="ok", seen=f"{axis} of the file; the object is round and rests any way"
         )
     # On its side a cup rolls: one of many poses there, each of little probability, is none that is meant.
     able = [found for found, probability in stable if given is not None or probability > ROUND]
+    meant = {axis: np.array(AXES[axis]) for axis in (hint or "z", "z", "y")} if given is None else {up: given}
     near = {}
-    for axis in dict.fromkeys((hint or "z", "z", "y")) if given is None else [up]:
-        angles = [_angle_deg(found, _direction(axis)) for found in able]
+    for axis, direction in meant.items():
+        angles = [_angle_deg(found, direction) for found in able]
         if angles and min(angles) <= SNAP_DEG:
             near[axis] = able[int(np.argmin(angles))], min(angles)
     if near:
@@ -113,12 +114,6 @@ def _yaw(outline: np.ndarray, spread: np.ndarray) -> float:
     if sides(yaw)[1] > 1.02 * sides(yaw)[0]:
         yaw += np.pi / 2
     return (yaw + np.pi / 2) % np.pi - np.pi / 2
-
-
-def _direction(text: str) -> np.ndarray:
-    direction = up_direction(text)
-    assert direction is not None
-    return direction
 
 
 def _angle_deg(a: np.ndarray, b: np.ndarray) -> float:
