@@ -63,6 +63,36 @@ def test_inches_without_a_word_are_never_taken_for_sure(tmp_path, shape):
     assert units.name == "inch" or "--units inch" in units.finding.fix
 
 
+@pytest.mark.parametrize("unit", ["m", "mm", "cm", "inch"])
+@pytest.mark.parametrize(
+    ("name", "extents"),
+    [("mug_2", (0.12, 0.09, 0.1)), ("RedScissors", (0.19, 0.08, 0.01)), ("my.left-shoe", (0.11, 0.3, 0.12))],
+)
+def test_name_tells_every_unit(tmp_path, name, extents, unit):
+    """4.7 is 12 cm in inches, as a mug is, and 4.7 cm in centimetres, as no mug is."""
+    units = decide(written(tmp_path / f"{name}.stl", unit, trimesh.creation.box(extents)))
+    assert (units.name, units.finding.severity) == (unit, "ok")
+    assert units.scale == pytest.approx(METRES[unit], rel=0.005)
+
+
+def test_given_name_comes_before_the_file_s(tmp_path):
+    path = written(tmp_path / "export_7.stl", "inch", trimesh.creation.box((0.12, 0.09, 0.1)))
+    assert decide(path, name="mug").name == "inch"
+
+
+@pytest.mark.parametrize("name", ["apple_on_plate", "giant", "mugshot"])
+def test_name_that_tells_nothing_is_passed_over(tmp_path, name):
+    """A box of 30 cm, called by two things, by none, or by what only begins like one."""
+    units = decide(written(tmp_path / f"{name}.stl", "mm", trimesh.creation.box((0.3, 0.2, 0.1))))
+    assert units.name == "mm" and " of a " not in units.evidence
+
+
+def test_thing_that_is_not_what_it_is_called_is_judged_by_size_alone(tmp_path):
+    """1 m in metres, 1 mm in millimetres, 1 cm or 2.5 cm: no pan."""
+    units = decide(written(tmp_path / "pan.stl", "m", trimesh.creation.box((1.1, 0.5, 0.2))))
+    assert units.name == "m" and " of a " not in units.evidence
+
+
 @pytest.mark.parametrize(
     ("name", "header", "unit"),
     [
@@ -130,6 +160,7 @@ def test_unit_box_is_an_error_that_asks_for_the_size(tmp_path, longest):
     assert finding.severity == "error"
     assert "normalised" in finding.seen
     assert "--size" in finding.fix
+    assert "a mug is about 0.11 m long" in decide(tmp_path / "a.obj", name="mug").finding.fix
     assert decide(tmp_path / "a.obj", size=0.12).scale == pytest.approx(0.12 / longest)
     assert decide(tmp_path / "a.obj", given="m").scale == 1.0
 

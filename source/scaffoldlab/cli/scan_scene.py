@@ -25,7 +25,7 @@ def add_scene_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=None, help="folder to write; by default assets/scenes/NAME")
     parser.add_argument("--overwrite", action="store_true", help="replace --out if it is there")
     parser.add_argument("--without", nargs="+", default=[], metavar="OBJECT", help="objects to leave out")
-    parser.add_argument("--cloud", type=Path, default=None, help="point cloud of what does not move, ply or pcd [m]")
+    parser.add_argument("--cloud", type=Path, default=None, help="point cloud of what does not move [m]")
     parser.add_argument("--up", default="auto", help="up in the capture: an axis or x,y,z; auto is the table's normal")
     parser.add_argument("--table-height", type=float, default=0.75, help="height of the table above the floor [m]")
     parser.add_argument("--depth-unit", type=float, default=None, help="metres of a depth of 1; by default found out")

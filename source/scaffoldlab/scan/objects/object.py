@@ -225,8 +225,8 @@ def write_mended(examination: Examination, target: Path) -> None:
     write_atomic(target, mesh.export(file_type=target.suffix[1:].lower()))
 
 
-def _examine(scan: Scan, settings: ObjectSettings) -> Examination:
-    units = decide_units(scan, given=settings.units, size=settings.size)
+def _examine(scan: Scan, settings: ObjectSettings, name: str | None = None) -> Examination:
+    units = decide_units(scan, given=settings.units, size=settings.size, name=name)
     findings = [units.finding, *_surface_findings(scan)]
     try:
         solid = make_solid(scan.mesh.vertices * units.scale, scan.mesh.faces, str(scan.path))
@@ -241,7 +241,7 @@ def _examine(scan: Scan, settings: ObjectSettings) -> Examination:
 
 def _make(scan: Scan, name: str, settings: ObjectSettings, digest: str, on_step: Callable[[str], object]) -> ObjectScan:
     on_step("mend")
-    examination = _examine(scan, settings)
+    examination = _examine(scan, settings, name)
     found, units, findings = examination.usable_body(), examination.units, examination.findings
     solid, inertia, pose = found.solid, found.inertia, found.pose
     on_step("look")

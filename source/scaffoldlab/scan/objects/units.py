@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.scan.findings import Finding
@@ -14,6 +17,10 @@ from scaffoldlab.scan.objects.reading import METRES, Scan
 
 TYPICAL_SIZE, SPREAD = 0.15, 0.9
 """Longest side of what a hand moves: median [m], and standard deviation of its logarithm."""
+NAMED_SPREAD = 0.3
+"""The same deviation for things of one name, such as mugs, see ``sizes.yaml``."""
+NAMED_SIGMAS = 3.0
+"""A thing that no unit brings nearer to its name's size than this is not what it is called."""
 PRIOR = {"m": 0.45, "mm": 0.4, "cm": 0.15, "inch": 0.03}
 """How often a file without a unit turns out to be in each."""
 SURE = 4.0
@@ -32,13 +39,14 @@ class Units:
     finding: Finding
 
 
-def decide_units(scan: Scan, *, given: str = "auto", size: float | None = None) -> Units:
+def decide_units(scan: Scan, *, given: str = "auto", size: float | None = None, name: str | None = None) -> Units:
     """The unit of a scan: what the user says, else what the file says, else what is likely for its size.
 
     Args:
         scan: The mesh.
         given: ``auto`` or a unit of :data:`METRES`.
         size: Longest side of the real object [m]; it settles every question.
+        name: What the object is called; by default as its file.
 
     Raises:
         ScaffoldError: ``given`` is no unit, or the size is not positive.
@@ -59,7 +67,23 @@ def decide_units(scan: Scan, *, given: str = "auto", size: float | None = None) 
         return _units(scan.unit, _name(scan.unit), scan.unit_evidence, longest)
     if scan.capture is not None and (seen := seen_length(scan.capture)) is not None:
         return _as_seen(seen, _diameter(corners), longest)
-    return _likely(longest)
+    return _likely(longest, usual_size(scan.path.stem if name is None else name))
+
+
+def usual_size(name: str) -> tuple[str, float] | None:
+    """The one word of a name whose things are alike everywhere, and their longest side [m].
+
+    Args:
+        name: Such as ``coffee_mug_2`` or ``RedScissors``.
+    """
+    words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)}
+    known = [(word, size) for word, size in _usual_sizes().items() if word in words]
+    return known[0] if len(known) == 1 else None
+
+
+@cache
+def _usual_sizes() -> dict[str, float]:
+    return yaml.safe_load((Path(__file__).parent / "sizes.yaml").read_text())
 
 
 def seen_length(folder: Path) -> float | None:
@@ -121,26 +145,29 @@ def _units(scale: float, name: str, evidence: str, longest: float) -> Units:
     return Units(scale, name, evidence, Finding(check="units", severity="warning", seen=text, fix=fix))
 
 
-def _likely(longest: float) -> Units:
-    """Weighs the size that each unit would give against the sizes that objects have."""
+def _likely(longest: float, usual: tuple[str, float] | None) -> Units:
+    """Weighs the size that each unit would give against the sizes that objects, or those of its name, have."""
     if min(abs(longest - 1), abs(longest - 2)) < 1e-3 * longest:
         text = f"the longest side is {longest:.4g}, as of a mesh that was normalised; no unit fits such a file"
-        fix = "Give the real longest side with --size, or --units m if it really is that long"
+        about = "" if usual is None else f" (a {usual[0]} is about {usual[1]:g} m long)"
+        fix = f"Give the real longest side with --size{about}, or --units m if it really is that long"
         return Units(
             1.0, "unknown", "the mesh is normalised", Finding(check="units", severity="error", seen=text, fix=fix)
         )
+    sizes, typical, spread, whose = {name: longest * METRES[name] for name in PRIOR}, TYPICAL_SIZE, SPREAD, ""
+    if usual is not None and any(abs(math.log(s / usual[1])) < NAMED_SIGMAS * NAMED_SPREAD for s in sizes.values()):
+        typical, spread, whose = usual[1], NAMED_SPREAD, f" of a {usual[0]}"
     log_odds = {
-        name: math.log(weight) - 0.5 * (math.log(longest * METRES[name] / TYPICAL_SIZE) / SPREAD) ** 2
-        for name, weight in PRIOR.items()
+        name: math.log(PRIOR[name]) - 0.5 * (math.log(size / typical) / spread) ** 2 for name, size in sizes.items()
     }
     first, second = sorted(log_odds, key=log_odds.__getitem__, reverse=True)[:2]
-    evidence = f"{_length(longest * METRES[first])} is the likeliest size for a longest side of {longest:.4g}"
+    evidence = f"{_length(sizes[first])} is the likeliest size{whose} for a longest side of {longest:.4g}"
     odds = math.exp(min(50.0, log_odds[first] - log_odds[second]))
     units = _units(METRES[first], first, evidence, longest)
     if odds >= SURE or units.finding.severity != "ok":
         return units
-    seen = f"{units.finding.seen}; {_length(longest * METRES[second])} ({second}) is only {odds:.1f} times less likely"
-    others = [f"--units {name} ({_length(longest * METRES[name])})" for name in dict.fromkeys((second, "inch", "cm"))]
+    seen = f"{units.finding.seen}; {_length(sizes[second])} ({second}) is only {odds:.1f} times less likely"
+    others = [f"--units {name} ({_length(sizes[name])})" for name in dict.fromkeys((second, "inch", "cm"))]
     fix = f"If it is wrong, say {', '.join(o for o in others if first not in o.split())}, or --size"
     return Units(units.scale, first, evidence, Finding(check="units", severity="warning", seen=seen, fix=fix))
 

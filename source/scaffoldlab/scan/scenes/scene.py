@@ -16,9 +16,10 @@ from scaffoldlab.scan.captures.view_checks import lost_frames
 from scaffoldlab.scan.findings import Finding
 from scaffoldlab.scan.keypoint_candidates import object_keypoints, static_keypoints
 from scaffoldlab.scan.render import Renderer, renderer_of
-from scaffoldlab.scan.scenes.background import Background, read_cloud
+from scaffoldlab.scan.scenes.background import Background
 from scaffoldlab.scan.scenes.background_cache import cached
 from scaffoldlab.scan.scenes.checks import scene_findings
+from scaffoldlab.scan.scenes.cloud import read_cloud
 from scaffoldlab.scan.scenes.files import BACKGROUND, scene_spec, write_background, write_stage
 from scaffoldlab.scan.scenes.fusion import DEPTH_MAX, FRAMES_MAX, fuse
 from scaffoldlab.scan.scenes.object_frame import in_body_frame
