@@ -71,7 +71,7 @@ def test_every_experiment_loads_and_its_cells_are_commands(name, tmp_path):
     grid = cells(loaded, SMALL)
     assert len(grid) == len(loaded.tasks) * len(loaded.rows)
     kinds = {artefact.kind for artefact in plan_of_work(grid, tmp_path)}
-    assert kinds <= {"plan", "train", "imitate", "evaluate"}
+    assert kinds <= {"plan", "train", "imitate", "evaluate", "refine"}
 
 
 def test_unknown_experiment_is_told_the_nearest():
@@ -86,6 +86,8 @@ def test_unknown_experiment_is_told_the_nearest():
         ({"paper": {"theirs": {"mean": 1}}}, r"no row is called \['theirs'\]"),
         ({"rows": [{"name": "a", "policy": "diffusion"}]}, "needs 'teacher' and 'demonstrations'"),
         ({"rows": [{"name": "a", "plans": {"noise": -1}}]}, "greater than or equal to 0"),
+        ({"rows": [{"name": "a", "plans": {"refined": 1}}]}, "'refined' is for planner 'vlm'"),
+        ({"rows": [{"name": "a", "measured": "m.json", "replan": "scripted"}]}, "nothing but its name"),
         ({"row": []}, "Extra inputs"),
     ],
 )
@@ -145,6 +147,65 @@ def test_task_that_was_edited_is_another_artefact(write_task):
     assert before == artefacts()
     after = artefacts(lambda data: data["grasp"].update(center=[0.1, 0.0, 0.05]))
     assert not set(before.values()) & set(after.values())
+
+
+def test_rounds_of_refinement_are_made_once_and_each_gives_its_examples(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCAFFOLDLAB_MODEL", "some-model")
+    rows = [{"name": str(k), "plans": {"planner": "vlm", "refined": k}} for k in range(4)]
+    grid = cells(experiment(tasks=["move_apple"], rows=rows, paper={}), SMALL)
+    work = plan_of_work(grid, tmp_path)
+    (refinement,) = (artefact for artefact in work if artefact.kind == "refine")
+    words = refinement.command(tmp_path)
+    assert words[words.index("--rounds") + 1] == "2" and words[words.index("--model") + 1] == "some-model"
+    examples = [a.options["examples"].taken for a in work if "examples" in a.options and a.options["split"] == "test"]
+    assert examples == [f"round_{k}/best.plans.npz" for k in range(3)]
+    assert [a.kind for a in work].count("train") == 4
+    monkeypatch.setenv("SCAFFOLDLAB_MODEL", "another-model")
+    again = plan_of_work(cells(experiment(tasks=["move_apple"], rows=rows, paper={}), SMALL), tmp_path)
+    assert not {a.digest for a in work} & {a.digest for a in again}
+
+
+def test_row_measured_elsewhere_is_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [{"name": "theirs", "measured": "theirs/{task}/{seed}.json"}]
+    grid = cells(spec := experiment(rows=rows, paper={}), SMALL)
+    assert plan_of_work(grid, tmp_path) == []
+    (tmp_path / "theirs/move_apple").mkdir(parents=True)
+    made = metrics(Artefact("evaluate", {"seed": 1}, "metrics.json"))
+    (tmp_path / "theirs/move_apple/0.json").write_text(json.dumps(made))
+    result = run_grid(grid, tmp_path)
+    assert rate(result, "move_apple", "theirs") == (0.7, 0.1)
+    assert "no metrics of an evaluation" in result.failures["open_drawer", "theirs", 0]
+    assert "70 ± 10" in markdown(spec, "smoke", SMALL, result)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"success_rate": 1}'])
+def test_metrics_of_another_form_cost_their_cell(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    Path("a.json").write_text(text)
+    rows = [{"name": "theirs", "measured": "a.json"}]
+    result = run_grid(cells(experiment(tasks=["move_apple"], rows=rows, paper={}), SMALL), tmp_path)
+    assert "a.json: no metrics of an evaluation" in result.failures["move_apple", "theirs", 0]
+
+
+def test_row_that_plans_again_counts_what_came_of_it(tmp_path):
+    rows = [
+        {"name": "again", "replan": "perturbed", "test_plans": {"planner": "perturbed", "perturb": {"pixel_px": 9}}}
+    ]
+    grid = cells(spec := experiment(tasks=["move_apple"], rows=rows, paper={}), SMALL)
+    words = grid[0].evaluation.command(tmp_path)
+    assert words[words.index("--replan") + 1 :][:3] == ["perturbed", "--perturb", "pixel_px=9"]
+    result = run_grid(grid, tmp_path, run=Maker())
+    result.metrics["move_apple", "again", 0] |= {"replanned_success_rate": 0.9, "replanned_success_stderr": 0.02}
+    assert "90 ± 2" in markdown(spec, "smoke", SMALL, result)
+
+
+def test_votes_and_check_are_inputs_of_the_plans():
+    rows = [{"name": "a", "plans": {"planner": "perturbed", "votes": 5, "check_collisions": True}}]
+    (cell,) = cells(experiment(tasks=["move_apple"], rows=rows, paper={}), SMALL)
+    words = cell.evaluation.options["plans"].command(Path("root"))
+    assert words[words.index("--votes") + 1] == "5"
+    assert words[words.index("--check-collisions") + 1].startswith("--")
 
 
 def test_policy_of_two_tests_is_trained_once():

@@ -183,6 +183,19 @@ def test_it_plans_from_a_state_in_the_middle_of_an_episode(apple):
     np.testing.assert_allclose(waypoints.hand_e[0], state["hand"][:3], atol=1e-12)
 
 
+def test_votes_outvote_what_goes_wrong_now_and_then(apple):
+    """One plan in four is flipped; among five independent ones the most central is hardly ever."""
+    once, voted = (library(apple, "axis_flip=0.25", votes=votes) for votes in (1, 5))
+
+    def wrong(plans):  # most flipped plans are no plans, and left out
+        return 100 - sum("axis_flip" not in plan.provenance["errors"] for plan in plans.plans)
+
+    assert 15 <= wrong(once) <= 35 and wrong(voted) <= 5
+    assert voted.header["votes"] == 5 and "votes" not in once.header
+    with pytest.raises(ScaffoldError, match="votes is 0; allowed: at least 1"):
+        planner(apple, votes=0)
+
+
 # --- provenance -----------------------------------------------------------------------------------------------------
 
 

@@ -3,9 +3,14 @@
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scaffoldlab.cli.common import add_simulation, add_task, progress_bar, quiet, task_name
 from scaffoldlab.errors import ScaffoldError
+
+if TYPE_CHECKING:
+    from scaffoldlab.evaluation.replan import Replanner
+    from scaffoldlab.specs.models import Composition
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--noise", type=float, default=0.0, help="noise of the oracle's waypoints [m]")
     parser.add_argument("--episodes", type=int, default=100, help="initial states")
     parser.add_argument("--trials", type=int, default=1, help="episodes per state and policy")
-    parser.add_argument("--replan", action="store_true", help="also let the oracle plan again where tracking fails")
+    parser.add_argument(
+        "--replan", choices=["scripted", "perturbed"], nargs="?", const="scripted", default=None,
+        help="also let a planner plan again where tracking fails; by default the oracle",
+    )  # fmt: skip
+    parser.add_argument("--perturb", default="", metavar="NAME=VALUE,...", help="errors of --replan perturbed")
     parser.add_argument("--replan-error", type=float, default=None, help="tracking error that counts as failing [m]")
     parser.add_argument("--replan-steps", type=int, default=20, help="control steps in a row that it lasts")
     parser.add_argument("--out", type=Path, default=Path("outputs/evaluation"), help="folder of the report")
@@ -42,16 +51,24 @@ def run(args: argparse.Namespace) -> None:
 
     library = check_episodes(library, args.episodes)
     with quiet(args.out / "console.log") as console:
-        replanner = None
-        if args.replan:
-            from scaffoldlab.evaluation.replan import Replanner
-            from scaffoldlab.planners.scripted import ScriptedPlanner
-
-            oracle = ScriptedPlanner(load_task(name).task.oracle)
-            replanner = Replanner(oracle, error=args.replan_error, steps=args.replan_steps)
-        metrics = evaluate(name, checkpoint, library, args, console, replanner)
+        metrics = evaluate(name, checkpoint, library, args, console, _replanner(args, load_task(name)))
         console.print(headline(metrics), highlight=False)
         console.print(f"report: {args.out / 'index.html'}", highlight=False)
+
+
+def _replanner(args: argparse.Namespace, composition: "Composition") -> "Replanner | None":
+    """Who plans again in the middle of an episode."""
+    if args.replan is None:
+        return None
+    from scaffoldlab.evaluation.replan import Replanner
+    from scaffoldlab.planners.perturbed import Perturbation, PerturbedPlanner
+    from scaffoldlab.planners.scripted import ScriptedPlanner
+
+    if args.replan == "scripted":
+        planner = ScriptedPlanner(composition.task.oracle)
+    else:
+        planner = PerturbedPlanner(composition, Perturbation.parse(args.perturb))
+    return Replanner(planner, error=args.replan_error, steps=args.replan_steps)
 
 
 def evaluate(name, checkpoint: Path, library, args: argparse.Namespace, console, replanner=None) -> dict:

@@ -143,7 +143,7 @@ def make_planner(
     if args.planner == "perturbed":
         from scaffoldlab.planners.perturbed import Perturbation, PerturbedPlanner
 
-        return PerturbedPlanner(composition, Perturbation.parse(args.perturb), check=check)
+        return PerturbedPlanner(composition, Perturbation.parse(args.perturb), check=check, votes=args.votes)
     if args.planner == "replay":
         from scaffoldlab.planners.replay import replay_planner
 

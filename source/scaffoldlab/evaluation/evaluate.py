@@ -105,11 +105,13 @@ class Evaluation:
             "plans_digest": self.library.digest,
         }
         if self.replanner is not None:
+            again = next(e for e in episodes if e.policy == REPLANNED)
             metrics |= {
                 "replanner": self.replanner.planner.name,
                 "replans": self.replanner.count,
                 "replans_failed": len(self.replanner.failures),
-                "replanned_success_rate": next(e.success_rate for e in episodes if e.policy == REPLANNED),
+                "replanned_success_rate": again.success_rate,
+                "replanned_success_stderr": again.success_stderr,
             }
         write_report(
             self.folder,

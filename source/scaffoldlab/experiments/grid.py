@@ -16,13 +16,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from scaffoldlab.errors import ScaffoldError
-from scaffoldlab.experiments.models import ExperimentSpec, PlansSpec, Protocol, RowSpec
+from scaffoldlab.experiments.models import REFINEMENTS, ExperimentSpec, PlansSpec, Protocol, RowSpec
 from scaffoldlab.files import write_atomic
 from scaffoldlab.specs.models import load_task
 
@@ -39,6 +39,7 @@ class Artefact:
         options: Its options without the dashes; an :class:`Artefact` stands for its file.
         overrides: Hydra overrides.
         result: Pattern of the one file that exists when it is done.
+        part: The file that others take of it, where that is another one.
         definition: Digest of the files that define its task.
     """
 
@@ -47,16 +48,22 @@ class Artefact:
     result: str
     overrides: tuple[str, ...] = ()
     definition: str = ""
+    part: str = ""
 
     @property
     def needs(self) -> list[Artefact]:
         """What must be made before."""
         return [value for value in self.options.values() if isinstance(value, Artefact)]
 
+    @property
+    def taken(self) -> str:
+        """Pattern of the file that others take of it."""
+        return self.part or self.result
+
     @cached_property
     def digest(self) -> str:
         """Digest of every input, those of what it needs included."""
-        inputs = {k: v.digest if isinstance(v, Artefact) else v for k, v in self.options.items()}
+        inputs = {k: v.digest + v.part if isinstance(v, Artefact) else v for k, v in self.options.items()}
         everything = [self.kind, inputs, list(self.overrides), self.result, self.definition]
         text = json.dumps(everything, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -67,15 +74,15 @@ class Artefact:
 
     def file(self, root: Path) -> Path | None:
         """Its file, or None while it is not done."""
-        found = sorted(self.folder(root).glob(self.result))
+        found = sorted(self.folder(root).glob(self.taken))
         return found[0] if found and (self.folder(root) / "done.json").is_file() else None
 
     def command(self, root: Path) -> list[str]:
         """The command that makes it."""
         words = [sys.executable, "-m", "scaffoldlab", self.kind]
         for name, value in self.options.items():
-            given = value.file(root) or value.folder(root) / value.result if isinstance(value, Artefact) else value
-            words += [f"--{name}", str(given)]
+            given = value.file(root) or value.folder(root) / value.taken if isinstance(value, Artefact) else value
+            words += [f"--{name}"] if given is True else [f"--{name}", str(given)]
         return [*words, "--out", str(self.folder(root)), *self.overrides]
 
 
@@ -86,7 +93,8 @@ class Cell:
     task: str
     row: str
     seed: int
-    evaluation: Artefact
+    evaluation: Artefact | Path
+    """How it is made, or the ``metrics.json`` that was made elsewhere."""
 
 
 @dataclass
@@ -99,8 +107,9 @@ class GridResult:
 
 def cells(experiment: ExperimentSpec, protocol: Protocol, *, device: str | None = None) -> list[Cell]:
     """Every cell of an experiment: tasks x rows x seeds."""
+    graph = _Graph(experiment, protocol, device)
     return [
-        Cell(task, row.name, seed, _evaluation(experiment, protocol, task, row, seed, device))
+        Cell(task, row.name, seed, graph.evaluation(task, row, seed))
         for task in experiment.tasks
         for row in experiment.rows
         for seed in protocol.seeds
@@ -118,7 +127,8 @@ def plan_of_work(grid: Iterable[Cell], root: Path) -> list[Artefact]:
             work[artefact.digest] = artefact
 
     for cell in grid:
-        visit(cell.evaluation)
+        if isinstance(cell.evaluation, Artefact):
+            visit(cell.evaluation)
     return list(work.values())
 
 
@@ -158,31 +168,46 @@ def run_grid(
                 (run or run_process)(artefact, root)
                 write_atomic(artefact.folder(root) / "done.json", json.dumps({"command": artefact.command(root)}))
                 if artefact.file(root) is None:
-                    raise ScaffoldError(f"{artefact.folder(root)}: the command left no {artefact.result}.")
+                    raise ScaffoldError(f"{artefact.folder(root)}: the command left no {artefact.taken}.")
             except ScaffoldError as error:
                 failures[artefact.digest] = error
                 raise
             if on_done:
                 on_done(f"made {artefact.kind}-{artefact.digest}")
 
-    def one(cell: Cell) -> tuple[Cell, str | None]:
+    def one(cell: Cell) -> tuple[Cell, dict[str, Any] | str]:
         try:
-            make(cell.evaluation)
+            if isinstance(cell.evaluation, Artefact):
+                make(cell.evaluation)
+                return cell, _metrics(cell.evaluation.folder(root) / "metrics.json")
+            return cell, _metrics(cell.evaluation)
         except ScaffoldError as error:
             if on_done:
                 on_done(f"failed: {cell.task}, {cell.row}, seed {cell.seed}: {error}")
             return cell, str(error)
-        return cell, None
 
     result = GridResult()
     with ThreadPoolExecutor(jobs) as pool:
-        for cell, failure in pool.map(one, grid):
+        for cell, outcome in pool.map(one, grid):
             key = (cell.task, cell.row, cell.seed)
-            if failure is not None:
-                result.failures[key] = failure
+            if isinstance(outcome, str):
+                result.failures[key] = outcome
             else:
-                result.metrics[key] = json.loads((cell.evaluation.folder(root) / "metrics.json").read_text())
+                result.metrics[key] = outcome
     return result
+
+
+def _metrics(path: Path) -> dict[str, Any]:
+    """What an evaluation has measured."""
+    try:
+        metrics = json.loads(path.read_text())
+        metrics["success_rate"], metrics["success_stderr"], metrics["policies"]["deterministic"]["outcomes"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ScaffoldError(
+            f"{path}: no metrics of an evaluation ({type(error).__name__}: {error}). Write there what `scaffoldlab "
+            "evaluate` writes: success_rate, success_stderr, policies; or leave the row out with --rows."
+        ) from None
+    return metrics
 
 
 def run_process(artefact: Artefact, root: Path, env: dict[str, str] | None = None) -> None:
@@ -211,57 +236,102 @@ def _end_with_parent() -> None:
 # --- the graph of a cell ------------------------------------------------------------------------------------------
 
 
-def _evaluation(
-    experiment: ExperimentSpec, protocol: Protocol, task: str, row: RowSpec, seed: int, device: str | None
-) -> Artefact:
-    where = {} if device is None else {"device": device}
-    test = _library(experiment, protocol, task, row.test_plans or row.plans, "test", trained_on=row.plans)
-    options = {
-        "task": task,
-        "checkpoint": _policy(experiment, protocol, task, row, seed, device),
-        "plans": test,
-        "episodes": protocol.states,
-        "trials": protocol.trials,
-        "seed": seed,
-    }
-    return _artefact("evaluate", options | where, "metrics.json", experiment.overrides(row, task, test=True))
+@dataclass(frozen=True)
+class _Graph:
+    """What the cells of an experiment need, down to the plans."""
 
+    experiment: ExperimentSpec
+    protocol: Protocol
+    device: str | None
 
-def _policy(
-    experiment: ExperimentSpec, protocol: Protocol, task: str, row: RowSpec, seed: int, device: str | None
-) -> Artefact:
-    where = {} if device is None else {"device": device}
-    train = _library(experiment, protocol, task, row.plans, "train1", trained_on=row.plans)
-    if row.policy == "diffusion":
-        assert row.teacher is not None
-        teacher = _policy(experiment, protocol, task, experiment.row(row.teacher), seed, device)
-        options = {"task": task, "teacher": teacher, "plans": train, "demonstrations": row.demonstrations, "seed": seed}
-        return _artefact("imitate", options | where, "policy.pt", experiment.overrides(row, task))
-    minutes = experiment.minutes.get(task, protocol.minutes) if protocol.minutes_by_task else protocol.minutes
-    validation = _library(experiment, protocol, task, row.plans, "validation", trained_on=row.plans)
-    options = {"task": task, "plans": train, "validation": validation, "seed": seed, "minutes": minutes}
-    return _artefact("train", options | where, "model_best.pt", experiment.overrides(row, task))
+    def evaluation(self, task: str, row: RowSpec, seed: int) -> Artefact | Path:
+        """The test of a row's policy, or where it was made elsewhere."""
+        if row.measured:
+            return Path(row.measured.format(task=task, seed=seed))
+        plans = row.test_plans or row.plans
+        options = {
+            "task": task,
+            "checkpoint": self.policy(task, row, seed),
+            "plans": self.library(task, plans, "test", row),
+            "episodes": self.protocol.states,
+            "trials": self.protocol.trials,
+            "seed": seed,
+        }
+        if row.replan:
+            options["replan"] = row.replan
+            options |= _perturb(plans) if row.replan == "perturbed" else {}
+        return self._artefact("evaluate", options, "metrics.json", row, test=True)
 
+    def policy(self, task: str, row: RowSpec, seed: int) -> Artefact:
+        """The policy of a row."""
+        experiment, protocol = self.experiment, self.protocol
+        train = self.library(task, row.plans, "train1", row)
+        if row.policy == "diffusion":
+            assert row.teacher is not None
+            teacher = self.policy(task, experiment.row(row.teacher), seed)
+            demonstrations = {"teacher": teacher, "plans": train, "demonstrations": row.demonstrations}
+            return self._artefact("imitate", {"task": task, **demonstrations, "seed": seed}, "policy.pt", row)
+        minutes = experiment.minutes.get(task, protocol.minutes) if protocol.minutes_by_task else protocol.minutes
+        validation = self.library(task, row.plans, "validation", row)
+        options = {"task": task, "plans": train, "validation": validation, "seed": seed, "minutes": minutes}
+        return self._artefact("train", options, "model_best.pt", row)
 
-def _library(
-    experiment: ExperimentSpec, protocol: Protocol, task: str, plans: PlansSpec, split: str, *, trained_on: PlansSpec
-) -> Artefact:
-    options: dict[str, Any] = {
-        "task": task,
-        "planner": plans.planner,
-        "split": split,
-        "num-plans": protocol.plans if split != "test" else protocol.states,
-        "noise": experiment.noise if plans.noise is None else plans.noise,
-        "pictures": 0,
-    }
-    if plans.waypoints is not None:
-        options["waypoints"] = plans.waypoints
-    if plans.perturb:
-        options["perturb"] = ",".join(f"{name}={value:g}" for name, value in plans.perturb.items())
-    if plans.planner == "prerecorded":
-        options["recorded"] = _library(experiment, protocol, task, trained_on, "train1", trained_on=trained_on)
-    return _artefact("plan", options, "*.plans.npz")
+    def library(self, task: str, plans: PlansSpec, split: str, row: RowSpec) -> Artefact:
+        """Plans for a split, for the training or the test of a row."""
+        options: dict[str, Any] = {
+            "task": task,
+            "planner": plans.planner,
+            "split": split,
+            "num-plans": self.protocol.plans if split != "test" else self.protocol.states,
+            "noise": self.experiment.noise if plans.noise is None else plans.noise,
+            "pictures": 0,
+        }
+        if plans.waypoints is not None:
+            options["waypoints"] = plans.waypoints
+        options |= _perturb(plans) | _asking(plans)
+        if plans.planner == "prerecorded":
+            options["recorded"] = self.library(task, row.plans, "train1", row)
+        if plans.refined:
+            options["examples"] = self.examples(task, plans, row)
+        return _artefact("plan", options, "*.plans.npz")
+
+    def examples(self, task: str, plans: PlansSpec, row: RowSpec) -> Artefact:
+        """The best plans of the round before, as the policy that was trained without examples carried them out."""
+        first = row.model_copy(update={"plans": plans.model_copy(update={"refined": 0})})
+        last = REFINEMENTS - 1
+        options = {
+            "task": task,
+            "checkpoint": self.policy(task, first, 0),
+            "plans": "train1,train2,train3",
+            "num-plans": self.protocol.plans,
+            "rounds": last,
+        }
+        made = self._artefact("refine", options | _asking(plans), f"round_{last}/round.json", row)
+        return replace(made, part=f"round_{plans.refined - 1}/best.plans.npz")
+
+    def _artefact(
+        self, kind: str, options: dict[str, Any], result: str, row: RowSpec, *, test: bool = False
+    ) -> Artefact:
+        """One that steps the simulator, with the overrides of its row."""
+        where = {} if self.device is None else {"device": self.device}
+        return _artefact(kind, options | where, result, self.experiment.overrides(row, options["task"], test=test))
 
 
 def _artefact(kind: str, options: dict[str, Any], result: str, overrides: tuple[str, ...] = ()) -> Artefact:
     return Artefact(kind, options, result, overrides, load_task(options["task"]).digest())
+
+
+def _perturb(plans: PlansSpec) -> dict[str, str]:
+    """The option for the errors of the perturbed planner."""
+    errors = ",".join(f"{name}={value:g}" for name, value in plans.perturb.items())
+    return {"perturb": errors} if errors else {}
+
+
+def _asking(plans: PlansSpec) -> dict[str, Any]:
+    """Options of a model, and of its stand-in; the model is one of the inputs."""
+    options: dict[str, Any] = {"votes": plans.votes} if plans.votes > 1 else {}
+    if plans.check_collisions:
+        options["check-collisions"] = True
+    if plans.planner == "vlm" and (model := os.environ.get("SCAFFOLDLAB_MODEL")):
+        options["model"] = model
+    return options

@@ -9,6 +9,9 @@ from scaffoldlab.errors import unknown_name
 from scaffoldlab.specs.models import Strict, read_yaml
 from scaffoldlab.specs.paths import roots
 
+REFINEMENTS = 3
+"""Rounds of few-shot refinement at most (Scaffolds, section 4.1)."""
+
 
 class PlansSpec(Strict):
     """Who makes the plans of a row, and how well."""
@@ -20,6 +23,18 @@ class PlansSpec(Strict):
     """n; None takes the oracle's."""
     perturb: dict[str, float] = {}
     """Parameters of the perturbed planner."""
+    votes: Annotated[int, Field(ge=1)] = 1
+    """Answers of a model or of the perturbed planner, of which the most central is taken."""
+    check_collisions: bool = False
+    """Whether plans of these two through what cannot move are refused."""
+    refined: Annotated[int, Field(ge=0, le=REFINEMENTS)] = 0
+    """Rounds of few-shot refinement before; a model only."""
+
+    @model_validator(mode="after")
+    def _of_a_model(self) -> "PlansSpec":
+        if self.refined and self.planner != "vlm":
+            raise ValueError(f"'refined' is for planner 'vlm', which can be shown examples; got {self.planner!r}")
+        return self
 
 
 class RowSpec(Strict):
@@ -40,11 +55,17 @@ class RowSpec(Strict):
     """Further overrides of single tasks, in training and test."""
     test_overrides: list[str] | None = None
     """Overrides of the test, where they differ from those of the training."""
+    replan: Literal["scripted", "perturbed"] | None = None
+    """Who plans again in the middle of the test's episodes."""
+    measured: str | None = None
+    """Where another system's ``metrics.json`` is, made elsewhere; ``{task}`` and ``{seed}`` are put in."""
 
     @model_validator(mode="after")
     def _taught(self) -> "RowSpec":
         if (self.policy == "diffusion") != (self.teacher is not None and self.demonstrations is not None):
             raise ValueError("a diffusion policy needs 'teacher' and 'demonstrations', and no other policy has them")
+        if self.measured and self.model_fields_set - {"name", "measured"}:
+            raise ValueError("a row that is 'measured' elsewhere has nothing but its name besides")
         return self
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from scaffoldlab.evaluation.episodes import OUTCOMES
 from scaffoldlab.evaluation.plots import COLORS, new_figure
-from scaffoldlab.experiments.models import COMMON_DIFFERENCES, ExperimentSpec, Protocol
+from scaffoldlab.experiments.models import COMMON_DIFFERENCES, ExperimentSpec, Protocol, RowSpec
 from scaffoldlab.files import write_atomic
 
 if TYPE_CHECKING:
@@ -33,7 +33,12 @@ def rate(result: GridResult, task: str, row: str, key: str = "success_rate") -> 
     rates = np.array([m[key] for m in found])
     if len(rates) > 1:
         return float(rates.mean()), float(rates.std(ddof=1) / math.sqrt(len(rates)))
-    return float(rates[0]), float(found[0]["success_stderr"]) if key == "success_rate" else math.nan
+    return float(rates[0]), float(found[0].get(key.removesuffix("rate") + "stderr", math.nan))
+
+
+def success(result: GridResult, task: str, row: RowSpec) -> tuple[float, float]:
+    """Success rate of a row's policy, planned again where the row says so, and its standard error, as :func:`rate`."""
+    return rate(result, task, row.name, "replanned_success_rate" if row.replan else "success_rate")
 
 
 def records(experiment: ExperimentSpec, result: GridResult) -> list[dict[str, Any]]:
@@ -41,7 +46,7 @@ def records(experiment: ExperimentSpec, result: GridResult) -> list[dict[str, An
     table = []
     for row in experiment.rows:
         for task in experiment.tasks:
-            share, error = rate(result, task, row.name)
+            share, error = success(result, task, row)
             failed = [why for (t, r, _), why in result.failures.items() if (t, r) == (task, row.name)]
             table.append(
                 {
@@ -141,7 +146,7 @@ def as_csv(experiment: ExperimentSpec, result: GridResult) -> str:
 def plot(experiment: ExperimentSpec, result: GridResult) -> bytes:
     """Bars by task and row as in figure 4, or lines over the rows as in figures 7 and 11, as PNG."""
     tasks, rows = experiment.tasks, [row.name for row in experiment.rows]
-    rates = np.array([[rate(result, task, row) for row in rows] for task in tasks]) * 100  # (tasks, rows, 2)
+    rates = np.array([[success(result, task, row) for row in experiment.rows] for task in tasks]) * 100  # (.., .., 2)
     with new_figure(3.2, width=max(5.0, 1.1 * len(tasks) + 2)) as (figure, axes):
         if experiment.axis:
             at = [float(name.split()[0]) for name in rows]
@@ -170,23 +175,23 @@ def sankey(experiment: ExperimentSpec, result: GridResult) -> str:
     for metrics in result.metrics.values():
         for outcome, count in metrics["policies"]["deterministic"]["outcomes"].items():
             counts[outcome] += count
-    success, wrong, lost, tracked = (counts[name] for name in OUTCOMES)
+    done, wrong, lost, tracked = (counts[name] for name in OUTCOMES)
     total = max(1, sum(counts.values()))
 
     def label(name: str, count: int) -> str:
         return f"{name}: {100 * count / total:.0f} %"
 
-    kept = success + tracked
+    kept = done + tracked
     nodes = [
         label("episodes", total),
         label("keypoints right", total - wrong),
         label("keypoint wrong", wrong),
         label("plan kept or success", kept),
         label("tracking lost", lost),
-        label("success", success),
+        label("success", done),
         label("tracked but failed", tracked),
     ]
-    links = [(0, 1, total - wrong), (0, 2, wrong), (1, 3, kept), (1, 4, lost), (3, 5, success), (3, 6, tracked)]
+    links = [(0, 1, total - wrong), (0, 2, wrong), (1, 3, kept), (1, 4, lost), (3, 5, done), (3, 6, tracked)]
     tones = [COLORS[name] for name in ("policy", "policy", "keypoint", "policy", "lost", "success", "tracked")]
     source, target, value = zip(*links, strict=True)
     figure = go.Figure(

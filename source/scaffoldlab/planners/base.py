@@ -72,6 +72,16 @@ class Waypoints:
     source: dict[str, Any] = field(default_factory=dict)
 
 
+def medoid(answers: Sequence[Waypoints]) -> int:
+    """Number of the answer with the least sum of distances to the others, the first of equals.
+
+    The distance of two answers is that of their keypoints and hand, mean over these and over the waypoints [m].
+    """
+    points_e = np.stack([np.concatenate((a.keypoints_e, a.hand_e[:, None]), 1) for a in answers])
+    distances = np.linalg.norm(points_e[:, None] - points_e, axis=-1).mean((-1, -2))
+    return int(distances.sum(1).argmin())
+
+
 type Check = Callable[[PlanRequest, Waypoints], list[str]]
 """Reasons why waypoints are no plan, empty if they are one, e.g. of ``plans.validation.validate_waypoints``. Positions
 in them should be relative to ``waypoints.located_e[0]``, as in a model's prompt."""

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scaffoldlab.errors import ScaffoldError, unknown_name
 from scaffoldlab.geometry import pose_apply, pose_apply_inverse
 from scaffoldlab.keypoints.keypoint import Keypoint
-from scaffoldlab.planners.base import Check, Planner, PlanRequest, Waypoints
+from scaffoldlab.planners.base import Check, Planner, PlanRequest, Waypoints, medoid
 from scaffoldlab.planners.scripted import ScriptedPlanner
 from scaffoldlab.plans.plan import interpolate
 from scaffoldlab.plans.validation import AXIS_FLIPS
@@ -80,6 +80,7 @@ class PerturbedPlanner(Planner):
         perturbation: The error model.
         check: Reasons why waypoints are no plan.
         repairs: Times that it draws anew when there are reasons.
+        votes: Answers drawn for each plan; the one nearest to all others is taken.
     """
 
     name = "perturbed"
@@ -92,18 +93,23 @@ class PerturbedPlanner(Planner):
         *,
         check: Check | None = None,
         repairs: int = 1,
+        votes: int = 1,
     ) -> None:
+        if votes < 1:
+            raise ScaffoldError(f"perturbed planner: votes is {votes}; allowed: at least 1.")
         self.perturbation = perturbation or Perturbation()
-        self._composition, self._check, self._repairs = composition, check, repairs
+        self._composition, self._check, self._repairs, self._votes = composition, check, repairs, votes
         self.camera = composition.scene.camera.camera()
 
     @property
     def header(self) -> dict[str, Any]:
         """The error model, for the header of a library."""
-        return {"perturbation": self.perturbation.model_dump()}
+        votes = {} if self._votes == 1 else {"votes": self._votes}
+        return {"perturbation": self.perturbation.model_dump()} | votes
 
     def plan(self, request: PlanRequest) -> Waypoints:
-        """The oracle's waypoints with errors, and what the errors were in their provenance.
+        """The oracle's waypoints with errors, and what the errors were in their provenance; of several votes the
+        one that is nearest to all.
 
         Raises:
             ScaffoldError: There are reasons against every draw.
@@ -111,15 +117,20 @@ class PerturbedPlanner(Planner):
         # A plan from the middle of an episode has errors of its own: those of its state.
         state = zlib.crc32(request.hand_e.tobytes()) if request.state else 0
         rng = np.random.default_rng((request.seed, request.index, _STREAM, state))
+        votes: list[Waypoints] = []
         reasons: list[str] = []
-        for repairs in range(self._repairs + 1):
-            waypoints = self._draw(request, rng, repairs)
-            reasons = self._check(request, waypoints) if self._check else []
-            if not reasons:
-                return waypoints
+        for _ in range(self._votes):
+            for repairs in range(self._repairs + 1):
+                waypoints = self._draw(request, rng, repairs)
+                reasons = self._check(request, waypoints) if self._check else []
+                if not reasons:
+                    votes.append(waypoints)
+                    break
+        if votes:
+            return votes[medoid(votes)]
         raise ScaffoldError(
-            f"{request.task}, plan {request.index}: refused {self._repairs + 1} times, as a model's would be. The last "
-            f"one: {' '.join(reasons)}"
+            f"{request.task}, plan {request.index}: refused {self._votes * (self._repairs + 1)} times, as a model's "
+            f"would be. The last one: {' '.join(reasons)}"
         )
 
     def _draw(self, request: PlanRequest, rng: np.random.Generator, repairs: int) -> Waypoints:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -12,7 +12,7 @@ from jinja2 import Environment
 
 from scaffoldlab.camera import RgbdImage
 from scaffoldlab.errors import ScaffoldError
-from scaffoldlab.planners.base import Check, Examples, Planner, PlanRequest, Waypoints
+from scaffoldlab.planners.base import Check, Examples, Planner, PlanRequest, Waypoints, medoid
 from scaffoldlab.planners.endpoint import (
     Call,
     ChatEndpoint,
@@ -266,16 +266,6 @@ def vlm_planner(
     endpoint = OpenAIEndpoint(settings.base_url, settings.model, timeout_s=settings.timeout_s)
     book = Ledger.open(ledger) if ledger is not None else None
     return VlmPlanner(endpoint, settings, ledger=book, check=check, examples=examples)
-
-
-def medoid(answers: Sequence[Waypoints]) -> int:
-    """Number of the answer with the least sum of distances to the others, the first of equals.
-
-    The distance of two answers is that of their keypoints and hand, mean over these and over the waypoints [m].
-    """
-    points_e = np.stack([np.concatenate((a.keypoints_e, a.hand_e[:, None]), 1) for a in answers])
-    distances = np.linalg.norm(points_e[:, None] - points_e, axis=-1).mean((-1, -2))
-    return int(distances.sum(1).argmin())
 
 
 def prompt(name: str, **values: Any) -> str:
