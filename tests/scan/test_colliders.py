@@ -11,7 +11,8 @@ import trimesh
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.scan.objects import colliders
 from scaffoldlab.scan.objects.colliders import MOST_HULL_VERTICES, MOST_HULLS, best_primitive, make_colliders
-from scaffoldlab.scan.objects.solid import inside_of, make_solid
+from scaffoldlab.scan.objects.rays import inside_of
+from scaffoldlab.scan.objects.solid import make_solid
 from shapes import SHAPES, cup, mug, t_shape
 
 TURN = trimesh.transformations.random_rotation_matrix(np.array((0.2, 0.5, 0.9)))

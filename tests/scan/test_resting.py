@@ -7,9 +7,10 @@ import trimesh
 from captures import write_bundlesdf_out
 from meshfiles import Y_UP
 from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.scan.objects.inertia import inertia_of
 from scaffoldlab.scan.objects.reading import read_scan
 from scaffoldlab.scan.objects.resting import resting_pose
-from scaffoldlab.scan.objects.solid import inertia_of, make_solid
+from scaffoldlab.scan.objects.solid import make_solid
 from shapes import SHAPES, book, cup, mug, t_shape
 
 

@@ -5,7 +5,9 @@ import pytest
 import trimesh
 
 from scaffoldlab.errors import ScaffoldError
-from scaffoldlab.scan.objects.solid import decimate, distances, inertia_of, inside_of, make_solid
+from scaffoldlab.scan.objects.inertia import inertia_of
+from scaffoldlab.scan.objects.rays import distances, inside_of
+from scaffoldlab.scan.objects.solid import decimate, make_solid
 from shapes import SHAPES, cup, mug
 
 ROTATION = trimesh.transformations.random_rotation_matrix(np.array((0.3, 0.8, 0.2)))

@@ -20,7 +20,9 @@ from scipy.spatial import QhullError
 
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.files import cache_folder, write_atomic
-from scaffoldlab.scan.objects.solid import Solid, decimate, distances, inertia_of, inside_of, sample_inside
+from scaffoldlab.scan.objects.inertia import inertia_of
+from scaffoldlab.scan.objects.rays import distances, inside_of, sample_inside
+from scaffoldlab.scan.objects.solid import Solid, decimate
 
 MOST_HULLS, MOST_HULL_VERTICES, COACD_FACES = 32, 64, 20_000
 FRAME_FACES = 1000

@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.files import write_atomic
 from scaffoldlab.scan.objects.colliders import Part
-from scaffoldlab.scan.objects.solid import Inertia
+from scaffoldlab.scan.objects.inertia import Inertia
 
 GREY = (0.55, 0.56, 0.58)
 

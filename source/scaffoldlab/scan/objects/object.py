@@ -22,10 +22,11 @@ from scaffoldlab.scan.names import refuse_name
 from scaffoldlab.scan.objects.appearance import make_visual
 from scaffoldlab.scan.objects.colliders import Colliders, make_colliders
 from scaffoldlab.scan.objects.files import ScannedObject, write_mjcf, write_urdf, write_usd
+from scaffoldlab.scan.objects.inertia import Inertia, inertia_of
 from scaffoldlab.scan.objects.reading import Scan, read_scan
 from scaffoldlab.scan.objects.resting import resting_pose
 from scaffoldlab.scan.objects.settling import Settling, settle_object
-from scaffoldlab.scan.objects.solid import Inertia, Solid, inertia_of, make_solid
+from scaffoldlab.scan.objects.solid import Solid, make_solid
 from scaffoldlab.scan.objects.units import Units, decide_units
 from scaffoldlab.scan.up import up_direction
 

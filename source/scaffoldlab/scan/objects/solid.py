@@ -1,10 +1,9 @@
-"""The solid that a scan stands for: one clean surface, its volume, mass, centre and inertia."""
+"""The solid that a scan stands for: one clean surface, and the room inside."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import trimesh
@@ -12,6 +11,7 @@ import trimesh
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.scan.findings import Finding
 from scaffoldlab.scan.o3d import open3d
+from scaffoldlab.scan.objects.rays import LINES, Columns, distances, inside_of, miscounted, sample_inside
 
 MOST_SOLID_FACES = 200_000
 """Faces of the solid; a finer scan is decimated first, its shape changes by less than a scanner errs."""
@@ -25,8 +25,8 @@ THINNEST = 5e-4
 """Below this thickness a mesh is a sheet [m]."""
 FARTHEST = 1e6
 """Coordinates beyond are as broken as NaN [m]."""
-MISCOUNTED, LINES = 0.03, 100
-"""Share of the room that is counted not once where a surface crosses itself, and lines along each side to find it."""
+MISCOUNTED = 0.03
+"""Share of the room that is counted not once where a surface crosses itself, below which nothing is done."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,29 +49,20 @@ class Solid:
     @cached_property
     def excess(self) -> Columns:
         """The room that the signed volume counts too often, as where a surface crosses itself; none if it is little."""
-        columns, share = _miscounted(self.mesh)
+        columns, share = miscounted(self.mesh)
         return columns if share > MISCOUNTED else Columns(np.empty((0, 3)), np.empty(0), np.empty(0))
 
-
-@dataclass(frozen=True, eq=False)
-class Columns:
-    """Thin upright columns of room.
-
-    Attributes:
-        center: Their middles [m], shape (C, 3).
-        length: Their lengths along z [m], shape (C,).
-        volume: Their volumes, negative where room counts too little [m^3], shape (C,).
-    """
-
-    center: np.ndarray
-    length: np.ndarray
-    volume: np.ndarray
-
     def moments(self) -> tuple[float, np.ndarray, np.ndarray]:
-        """Volume [m^3], first [m^4] and second moments [m^5] about the origin."""
-        second = np.einsum("c,ci,cj->ij", self.volume, self.center, self.center)
-        second[2, 2] += self.volume @ self.length**2 / 12
-        return float(self.volume.sum()), self.volume @ self.center, second
+        """Volume [m^3], its centre [m], shape (3,), and second moments about the origin [m^5], shape (3, 3)."""
+        if not self.watertight:
+            inside, cell = sample_inside(self.mesh)
+            return len(inside) * cell, inside.mean(0), cell * inside.T @ inside
+        properties = self.mesh.mass_properties
+        volume, center = float(properties.volume), np.array(properties.center_mass)
+        inertia = np.array(properties.inertia)  # of density 1, about the centre
+        second = 0.5 * np.trace(inertia) * np.eye(3) - inertia + volume * np.outer(center, center)
+        extra, first, extra_second = self.excess.moments()
+        return volume - extra, (volume * center - first) / (volume - extra), second - extra_second
 
 
 def make_solid(vertices: np.ndarray, faces: np.ndarray, where: str) -> Solid:
@@ -101,7 +92,7 @@ def make_solid(vertices: np.ndarray, faces: np.ndarray, where: str) -> Solid:
     mesh = _close(mesh, findings)
     _turn_outwards(mesh, turned, findings)
     solid = _uncross(Solid(mesh, findings))
-    if solid.watertight and (volume := _moments(solid)[0]) < HOLLOW * mesh.convex_hull.volume:
+    if solid.watertight and (volume := solid.moments()[0]) < HOLLOW * mesh.convex_hull.volume:
         raise ScaffoldError(
             f"{where}: the surface of {len(mesh.faces)} faces encloses {1e6 * volume:.3g} cm3, a sheet; allowed: "
             "at least 4 faces around something. Scan the object from all sides."
@@ -327,7 +318,7 @@ def _uncross(solid: Solid) -> Solid:
     """Joins parts that overlap; what crosses itself still is weighed without the excess."""
     if not solid.watertight or not len(solid.excess.volume):
         return solid
-    volume = _moments(solid)[0]
+    volume = solid.moments()[0]
     share = np.abs(solid.excess.volume).sum() / volume
     seen = f"the surface crosses itself: {100 * share:.0f} % of the room inside is not counted once"
     joined = Solid(_union(solid.mesh), solid.findings)
@@ -354,176 +345,7 @@ def _union(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     return union if len(union.faces) else mesh
 
 
-def _miscounted(mesh: trimesh.Trimesh) -> tuple[Columns, float]:
-    """Where a surface does not wind once around the room inside, by lines along z, and the share of that.
-
-    Around room that two parts share it winds twice, and the signed volume has it once too often.
-    """
-    low, sides = mesh.bounds[0], mesh.extents
-    cells = np.stack(np.meshgrid(np.arange(LINES), np.arange(LINES)), -1).reshape(-1, 2)
-    cells = cells + np.random.default_rng(0).random(cells.shape)  # a line of a regular grid may run along an edge
-    starts = np.c_[low[:2] + cells / LINES * sides[:2], np.full(len(cells), low[2] - 0.01 * sides[2])]
-    line, away, entering = _hits(mesh, starts, np.array((0.0, 0.0, 1.0)))
-    complete = np.bincount(line, weights=entering, minlength=len(cells)) == 0
-    line, away, entering = (values[complete[line]] for values in (line, away, entering))
-    winding = np.cumsum(entering)  # it is 0 where a line ends
-    length = np.diff(away, append=away[-1:])
-    volume = length * sides[0] * sides[1] / LINES**2
-    inside = winding != 0
-    excess = (winding - inside) * volume
-    there = excess != 0
-    center = starts[line[there]]
-    center[:, 2] += away[there] + length[there] / 2
-    return Columns(center, length[there], excess[there]), float(np.abs(excess).sum() / max(volume[inside].sum(), 1e-30))
-
-
-def _hits(mesh: trimesh.Trimesh, starts: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, ...]:
-    """All hits of parallel rays, in order: ray, distance [m], and 1 where the ray enters, -1 where it leaves."""
-    rays = np.c_[starts, np.broadcast_to(direction, starts.shape)].astype(np.float32)
-    hits = _scene(mesh).list_intersections(rays)
-    ray, away, face = (hits[key].numpy() for key in ("ray_ids", "t_hit", "primitive_ids"))
-    order = np.lexsort((away, ray))
-    entering = -np.sign(mesh.face_normals @ direction)
-    return ray[order], away[order], entering[face[order]]
-
-
-def _scene(mesh: trimesh.Trimesh) -> Any:
-    """The surface, for rays. It is shaken: of two faces in one plane, rays would miss one now and then."""
-    shake = 1e-5 * mesh.scale * np.random.default_rng(0).uniform(-1, 1, mesh.vertices.shape)
-    scene = open3d().t.geometry.RaycastingScene()
-    scene.add_triangles((mesh.vertices + shake).astype(np.float32), mesh.faces.astype(np.uint32))
-    return scene
-
-
 def _signed_volumes(mesh: trimesh.Trimesh) -> np.ndarray:
     """Volume between each face and the middle of the mesh, negative where it is wound inwards, shape (F,) [m^3]."""
     a, b, c = (mesh.triangles - mesh.bounds.mean(0)).transpose(1, 0, 2)
     return np.einsum("fi,fi->f", a, np.cross(b, c)) / 6
-
-
-# --- mass -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Inertia:
-    """How heavy an object is, and how it turns.
-
-    Attributes:
-        mass: Mass [kg].
-        volume: Volume of the solid [m^3].
-        center: Centre of mass [m], shape (3,).
-        tensor: Inertia about the centre of mass, axes of the mesh [kg m^2], shape (3, 3).
-    """
-
-    mass: float
-    volume: float
-    center: np.ndarray
-    tensor: np.ndarray
-
-    def principal(self) -> tuple[np.ndarray, np.ndarray]:
-        """Principal moments [kg m^2], shape (3,), and their right-handed axes as columns, shape (3, 3)."""
-        moments, axes = np.linalg.eigh(self.tensor)
-        if np.linalg.det(axes) < 0:
-            axes[:, 2] *= -1
-        return moments, axes
-
-
-def inertia_of(
-    solid: Solid, *, density: float = 600.0, mass: float | None = None, wall: float | None = None
-) -> Inertia:
-    """Mass properties of a solid of uniform density, or of a hollow one.
-
-    Args:
-        solid: The object [m].
-        density: Density [kg/m^3].
-        mass: Mass [kg]; it overrides the density.
-        wall: Thickness of the wall of a closed hollow body [m]; None: full.
-    """
-    volume, center, second = _moments(solid)
-    if wall is not None:
-        amount, center, second = _shell_moments(solid.mesh, wall)
-    else:
-        amount = volume
-    density = density if mass is None else mass / amount
-    about_center = second - amount * np.outer(center, center)
-    tensor = density * (np.trace(about_center) * np.eye(3) - about_center)
-    return Inertia(density * amount, volume, center, tensor)
-
-
-def _moments(solid: Solid) -> tuple[float, np.ndarray, np.ndarray]:
-    """Volume [m^3], its centre [m] and second moments about the origin [m^5]."""
-    mesh = solid.mesh
-    if solid.watertight:
-        properties = mesh.mass_properties
-        volume, center = float(properties.volume), np.array(properties.center_mass)
-        inertia = np.array(properties.inertia)  # of density 1, about the centre
-        second = 0.5 * np.trace(inertia) * np.eye(3) - inertia + volume * np.outer(center, center)
-        extra, first, extra_second = solid.excess.moments()
-        return volume - extra, (volume * center - first) / (volume - extra), second - extra_second
-    inside, cell = sample_inside(mesh)
-    volume = len(inside) * cell
-    center = inside.mean(0)
-    return volume, center, cell * inside.T @ inside
-
-
-def _shell_moments(mesh: trimesh.Trimesh, wall: float) -> tuple[float, np.ndarray, np.ndarray]:
-    """The same of a thin wall: its middle surface, exact for each flat triangle, times its thickness."""
-    thickest = 3 * abs(float(mesh.volume)) / mesh.area  # as far as the surface of a ball is from its middle
-    if wall >= thickest:
-        raise ScaffoldError(
-            f"--hollow {wall:g}: walls that thick would meet; allowed: less than {thickest:.2g} m. Give a thinner "
-            "wall, or leave it out for a full body."
-        )
-    a, b, c = _moved_inwards(mesh, wall / 2)[mesh.faces].transpose(1, 0, 2)
-    area = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
-    amount = wall * area.sum()
-    center = wall * (area[:, None] * (a + b + c) / 3).sum(0) / amount
-    outer = [np.einsum("fi,fj->fij", p, p) for p in (a, b, c, a + b + c)]
-    second = wall * (area[:, None, None] / 12 * sum(outer)).sum(0)
-    return float(amount), center, second
-
-
-def _moved_inwards(mesh: trimesh.Trimesh, distance: float) -> np.ndarray:
-    """The vertices where the planes of their faces meet after all have moved inwards, shape (V, 3) [m]."""
-    around = np.zeros((len(mesh.vertices), 3, 3))
-    along = np.zeros((len(mesh.vertices), 3))
-    weighted = mesh.area_faces[:, None] * mesh.face_normals
-    for corner in mesh.faces.T:
-        np.add.at(around, corner, np.einsum("fi,fj->fij", weighted, mesh.face_normals))
-        np.add.at(along, corner, weighted)
-    total = np.trace(around, axis1=1, axis2=2)[:, None, None]
-    # Where faces are nearly in one plane, the vertex moves along their normal and not along the plane.
-    around = around + (0.01 * total + 1e-18) * np.eye(3)
-    return mesh.vertices - distance * np.linalg.solve(around, along[:, :, None])[:, :, 0]
-
-
-def sample_inside(mesh: trimesh.Trimesh, count: int = 80) -> tuple[np.ndarray, float]:
-    """Points of a regular grid that are inside a surface, by rays, and the volume each stands for [m^3].
-
-    Args:
-        mesh: Surface; small holes do not matter.
-        count: Grid cells along the longest side.
-    """
-    step = float(mesh.extents.max()) / count
-    axes = [np.arange(low + step / 2, high, step) for low, high in mesh.bounds.T]
-    grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
-    return grid[inside_of(mesh, grid)], step**3
-
-
-def distances(mesh: trimesh.Trimesh, points: np.ndarray) -> np.ndarray:
-    """Distances of points from a surface [m], shape (P, 3) -> (P,)."""
-    scene = open3d().t.geometry.RaycastingScene()
-    scene.add_triangles(mesh.vertices.astype(np.float32), mesh.faces.astype(np.uint32))
-    return scene.compute_distance(points.astype(np.float32)).numpy()
-
-
-def inside_of(mesh: trimesh.Trimesh, points: np.ndarray) -> np.ndarray:
-    """Whether points are inside a surface, by the majority of three rays, shape (P, 3) -> (P,)."""
-    inside = _scene(mesh).compute_occupancy(points.astype(np.float32), nsamples=3).numpy() > 0.5
-    rest = np.flatnonzero(~inside)
-    if not len(rest):
-        return inside
-    # That goes by odd and even: out of room that is enclosed twice a ray leaves twice.
-    ray, _, entering = _hits(mesh, points[rest], np.array((0.36, 0.48, 0.8)))
-    inside[rest] = np.abs(np.bincount(ray, weights=entering, minlength=len(rest))) >= 2
-    return inside
