@@ -199,7 +199,8 @@ def model(monkeypatch):
 
 
 def settings(server, **changes):
-    return VlmSettings(base_url=server.url, model="gemini-loopback", backoff_s=0.001, timeout_s=20, **changes)
+    changes = {"backoff_s": 0.001, "timeout_s": 20, "image_size": 400} | changes
+    return VlmSettings(base_url=server.url, model="gemini-loopback", **changes)
 
 
 def test_model_plans_from_pictures_are_put_onto_the_bodies(apple, model, tmp_path):
