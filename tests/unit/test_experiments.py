@@ -53,7 +53,8 @@ class Maker:
 def metrics(artefact: Artefact) -> dict:
     success = 6 + artefact.options.get("seed", 0)
     return {
-        "physics": "ovphysx", "device": "cpu", "success_rate": success / 10, "success_stderr": 0.1,
+        "physics": "ovphysx", "device": "cpu", "episodes": 8, "trials": 1, "states_without_plan": 0,
+        "success_rate": success / 10, "success_stderr": 0.1,
         "zero_action_success_rate": 0.2, "best_timed_close_success_rate": 0.5,
         "training_wall_seconds": 90.0,
         "policies": {"deterministic": {"outcomes": {
@@ -198,6 +199,14 @@ def test_row_that_plans_again_counts_what_came_of_it(tmp_path):
     result = run_grid(grid, tmp_path, run=Maker())
     result.metrics["move_apple", "again", 0] |= {"replanned_success_rate": 0.9, "replanned_success_stderr": 0.02}
     assert "90 ± 2" in markdown(spec, "smoke", SMALL, result)
+
+
+def test_state_without_a_plan_is_a_failure(tmp_path):
+    grid = cells(spec := experiment(tasks=["move_apple"], rows=[{"name": "ours"}], paper={}), SMALL)
+    result = run_grid(grid, tmp_path, run=Maker())
+    assert "| move_apple | 60 ± 10 | 20 | 50 | 1.5 |" in markdown(spec, "smoke", SMALL, result)
+    result.metrics["move_apple", "ours", 0] |= {"states_without_plan": 2}  # of 10
+    assert "| move_apple | 48 ± 8 | 16 | 40 | 1.5 |" in markdown(spec, "smoke", SMALL, result)
 
 
 def test_votes_and_check_are_inputs_of_the_plans():

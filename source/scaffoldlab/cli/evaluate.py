@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", default="best", help="latest, best, or the path of an rsl_rl checkpoint")
     parser.add_argument("--plans", type=Path, default=None, help="plan library; by default the oracle's test split")
     parser.add_argument("--noise", type=float, default=0.0, help="noise of the oracle's waypoints [m]")
-    parser.add_argument("--episodes", type=int, default=100, help="initial states")
+    parser.add_argument("--episodes", type=int, default=None, help="initial states; by default all of --plans, or 100")
     parser.add_argument("--trials", type=int, default=1, help="episodes per state and policy")
     parser.add_argument(
         "--replan", choices=["scripted", "perturbed"], nargs="?", const="scripted", default=None,
@@ -34,9 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Evaluates and prints the headline."""
-    if args.trials < 1 or args.episodes < 1:
+    if args.trials < 1 or (args.episodes is not None and args.episodes < 1):
         raise ScaffoldError(f"evaluate: --trials is {args.trials}, --episodes {args.episodes}; allowed: at least 1.")
-    from scaffoldlab.planners.making import scripted_library, split_seed
+    from scaffoldlab.planners.making import SPLIT_PLANS, scripted_library, split_seed
     from scaffoldlab.plans.library import PlanLibrary
     from scaffoldlab.specs.models import load_task
 
@@ -45,11 +45,12 @@ def run(args: argparse.Namespace) -> None:
         library = PlanLibrary.load(args.plans, task=name)
     else:
         seed = split_seed(name, "test")
-        library = scripted_library(load_task(name), count=args.episodes, seed=seed, noise=args.noise)
+        library = scripted_library(load_task(name), count=args.episodes or SPLIT_PLANS, seed=seed, noise=args.noise)
     checkpoint = find_checkpoint(name, args.checkpoint)
-    from scaffoldlab.evaluation.evaluate import check_episodes
+    from scaffoldlab.evaluation.evaluate import first_plans
 
-    library = check_episodes(library, args.episodes)
+    if args.episodes is not None:
+        library = first_plans(library, args.episodes)
     with quiet(args.out / "console.log") as console:
         metrics = evaluate(name, checkpoint, library, args, console, _replanner(args, load_task(name)))
         console.print(headline(metrics), highlight=False)

@@ -96,6 +96,7 @@ class Evaluation:
             "trials": self.trials,
             "env_steps": sum(e.error.size for e in episodes),
             "wall_seconds": round(seconds, 1),
+            "states_without_plan": states_without_plan(self.library),
             "best_timed_close_success_rate": max(
                 e.success_rate for e in episodes if e.policy.startswith("timed close")
             ),
@@ -191,7 +192,13 @@ class Evaluation:
         return load_policies(env, self.task, self.checkpoint, seed=self.seed, overrides=self.overrides)
 
 
-def check_episodes(library: PlanLibrary, episodes: int) -> PlanLibrary:
+def states_without_plan(library: PlanLibrary) -> int | None:
+    """Initial states for which the planner of a library had no plan; None if it is only a part, or does not say."""
+    asked, failed = library.header.get("asked"), len(library.header.get("failures", ()))
+    return failed if asked == len(library) + failed else None
+
+
+def first_plans(library: PlanLibrary, episodes: int) -> PlanLibrary:
     """The first plans of a library, as many as there are to be episodes.
 
     Raises:

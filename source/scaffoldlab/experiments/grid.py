@@ -223,8 +223,8 @@ def run_process(artefact: Artefact, root: Path, env: dict[str, str] | None = Non
     with log.open("w") as file:
         done = subprocess.run(command, stdout=file, stderr=file, env=environment, preexec_fn=_end_with_parent)
     if done.returncode:
-        words = " ".join(log.read_text(errors="replace").split()[-60:])
-        raise ScaffoldError(f"{artefact.kind} failed ({log}): {words}")
+        said = log.read_text(errors="replace").rpartition("error: ")[2]
+        raise ScaffoldError(f"{artefact.kind} failed ({log}): {' '.join(said.split()[-60:])}")
 
 
 def _end_with_parent() -> None:
@@ -253,7 +253,6 @@ class _Graph:
             "task": task,
             "checkpoint": self.policy(task, row, seed),
             "plans": self.library(task, plans, "test", row),
-            "episodes": self.protocol.states,
             "trials": self.protocol.trials,
             "seed": seed,
         }

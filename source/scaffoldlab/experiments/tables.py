@@ -24,16 +24,29 @@ SERIES = [COLORS[name] for name in ("policy", "lost", "success", "keypoint", "tr
 def rate(result: GridResult, task: str, row: str, key: str = "success_rate") -> tuple[float, float]:
     """Success rate of a cell over its seeds and its standard error: over seeds, or over states with one seed.
 
+    A state for which there was no plan counts as a failure.
+
     Returns:
         Shares in 0..1; NaN where nothing was measured.
     """
-    found = [m for (t, r, _), m in result.metrics.items() if (t, r) == (task, row) and m.get(key) is not None]
+    found = [m for m in _metrics(result, task, row) if m.get(key) is not None]
     if not found:
         return math.nan, math.nan
-    rates = np.array([m[key] for m in found])
+    planned = [1 / (1 + (m.get("states_without_plan") or 0) * m["trials"] / m["episodes"]) for m in found]
+    rates = np.array([share * m[key] for share, m in zip(planned, found, strict=True)])
     if len(rates) > 1:
         return float(rates.mean()), float(rates.std(ddof=1) / math.sqrt(len(rates)))
-    return float(rates[0]), float(found[0].get(key.removesuffix("rate") + "stderr", math.nan))
+    return float(rates[0]), planned[0] * float(found[0].get(key.removesuffix("rate") + "stderr", math.nan))
+
+
+def training_minutes(result: GridResult, task: str, row: str) -> float:
+    """How long the policies of a cell were trained [min], mean over its seeds; NaN where nobody says."""
+    found = [m["training_wall_seconds"] / 60 for m in _metrics(result, task, row) if m.get("training_wall_seconds")]
+    return float(np.mean(found)) if found else math.nan
+
+
+def _metrics(result: GridResult, task: str, row: str) -> list[dict[str, Any]]:
+    return [m for (t, r, _), m in result.metrics.items() if (t, r) == (task, row)]
 
 
 def success(result: GridResult, task: str, row: RowSpec) -> tuple[float, float]:
@@ -56,7 +69,7 @@ def records(experiment: ExperimentSpec, result: GridResult) -> list[dict[str, An
                     "stderr": 100 * error,
                     "zero_action": 100 * rate(result, task, row.name, "zero_action_success_rate")[0],
                     "timed_close": 100 * rate(result, task, row.name, "best_timed_close_success_rate")[0],
-                    "training_minutes": rate(result, task, row.name, "training_wall_seconds")[0] / 60,
+                    "training_minutes": training_minutes(result, task, row.name),
                     "paper": experiment.paper.get(row.name, {}).get(task, math.nan),
                     "failed": failed[0] if failed else "",
                 }
@@ -74,7 +87,7 @@ def markdown(experiment: ExperimentSpec, protocol_name: str, protocol: Protocol,
         f"{experiment.source}. `scaffoldlab experiment {experiment.name} --protocol {protocol_name}`: "
         f"{protocol.states} unseen states x {protocol.trials} trials, {len(protocol.seeds)} seed(s), at most "
         f"{_minutes(experiment, protocol)} of training, {any_metrics.get('physics', 'not run')} on "
-        f"{any_metrics.get('device', '-')}. Success [%] ± standard error.",
+        f"{any_metrics.get('device', '-')}. Success [%] ± standard error; a state without a plan is a failure.",
         "",
         *(_by_row(experiment, found) if len(experiment.rows) > 1 else _by_task(found)),
     ]
