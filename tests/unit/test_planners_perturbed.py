@@ -150,6 +150,15 @@ def test_waypoint_error_has_its_deviation_and_spares_the_start(apple):
     assert offsets[:, 1:].std() == pytest.approx(0.02, rel=0.05)
 
 
+def test_hand_that_is_misjudged_is_off_by_the_same_everywhere_but_at_the_start(apple):
+    right, wrong = (library(apple, text) for text in ("", "hand_m=0.02"))
+    offsets = np.stack([w.wrist_e[:, :3] - r.wrist_e[:, :3] for r, w in zip(right.plans, wrong.plans, strict=True)])
+    assert np.abs(offsets[:, 0]).max() < 1e-12
+    np.testing.assert_allclose(offsets[:, 1:], np.broadcast_to(offsets[:, 1:2], offsets[:, 1:].shape), atol=1e-12)
+    assert offsets[:, 1].std() == pytest.approx(0.02, rel=0.15)
+    assert all((r.keypoints_e == w.keypoints_e).all() for r, w in zip(right.plans, wrong.plans, strict=True))
+
+
 def test_one_setting_leaves_the_errors_of_the_others_as_they_are(apple):
     request = make_request(apple, seed=4, index=3)
     some = planner(apple, "pixel_px=8,waypoint_m=0.01").plan(request)
@@ -202,12 +211,13 @@ def test_votes_outvote_what_goes_wrong_now_and_then(apple):
 def test_plan_library_and_report_say_what_was_done_and_never_call_it_a_model(apple, tmp_path):
     made = make_library(apple, PerturbedPlanner(apple, Perturbation(pixel_px=12)), count=3, seed=0)
     read = PlanLibrary.load(made.save(tmp_path / "p.plans.npz"), task="move_apple")
-    settings = {"pixel_px": 12.0, "wrong_object": 0.05, "axis_flip": 0.05, "waypoint_m": 0.01, "no_dwell": 0.1}
+    settings = {"pixel_px": 12.0, "wrong_object": 0.05, "axis_flip": 0.05, "waypoint_m": 0.01, "hand_m": 0.0,
+                "no_dwell": 0.1}  # fmt: skip
     assert read.header["planner"] == "perturbed" and read.header["perturbation"] == settings
     assert all(p.provenance["perturbation"] == settings and "model" not in p.provenance for p in read.plans)
     source = plan_source(read)
     assert source == (
-        "oracle, perturbed (axis_flip 0.05, no_dwell 0.1, pixel_px 12, waypoint_m 0.01, wrong_object 0.05)"
+        "oracle, perturbed (axis_flip 0.05, hand_m 0, no_dwell 0.1, pixel_px 12, waypoint_m 0.01, wrong_object 0.05)"
     )
     assert next(text for word, text in _SOURCES.items() if source.startswith(word)).endswith("no model was asked")
 

@@ -40,6 +40,9 @@ class Perturbation(BaseModel):
     """Probability that the motion has two axes swapped or one mirrored (Scaffolds, section 3.2)."""
     waypoint_m: _Deviation = 0.01
     """Standard deviation of every coordinate of every waypoint but the first [m] (appendix E.3)."""
+    hand_m: _Deviation = 0.0
+    """Standard deviation of every coordinate of one offset of the hand's whole path [m]: where the hand grasps is
+    misjudged. Nothing of it averages out over the waypoints, as that of ``waypoint_m`` does."""
     no_dwell: _Probability = 0.1
     """Probability that the hand never waits, e.g. for the fingers to close."""
 
@@ -142,6 +145,7 @@ class PerturbedPlanner(Planner):
         bodies = [k.body for k in request.keypoints]
         victim, flip = int(rng.integers(len(bodies))), list(AXIS_FLIPS)[rng.integers(len(AXIS_FLIPS))]
         noise = rng.normal(size=(max(request.waypoint_count - 1, 0), len(bodies) + 1, 3))
+        offset = rng.normal(size=3)
         if strikes[0]:
             body, point_e = self._elsewhere(bodies[victim], poses, rng)
             errors["wrong_object"] = {request.keypoints[victim].name: body}
@@ -155,7 +159,7 @@ class PerturbedPlanner(Planner):
             errors["axis_flip"] = flip
             keypoints_e, hand_e = (p[0] + (p - p[0]) @ AXIS_FLIPS[flip].T for p in (keypoints_e, hand_e))
         keypoints_e[1:] += model.waypoint_m * noise[:, 1:]
-        hand_e[1:] += model.waypoint_m * noise[:, 0]
+        hand_e[1:] += model.waypoint_m * noise[:, 0] + model.hand_m * offset
         points_b = [pose_apply_inverse(poses[b], p).tolist() for b, p in zip(bodies, located_e, strict=True)]
         return replace(
             waypoints,
