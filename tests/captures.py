@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import OpenEXR
 import trimesh
 import yaml
 from PIL import Image
@@ -17,7 +18,7 @@ from shapes import SHAPES, textured
 TABLE = "table"
 """Name of the table in :meth:`SceneTruth.render`; it has no mask on disk."""
 
-DEPTH_UNITS = {"mm": 1e-3, "tum": 1 / 5000, "0.1mm": 1e-4, "npy": 1.0}
+DEPTH_UNITS = {"mm": 1e-3, "tum": 1 / 5000, "0.1mm": 1e-4, "npy": 1.0, "exr": 1.0, "half": 1.0}
 """Metres per unit of each way to write depth."""
 
 Failure = Literal["identity", "nan", "jump", "missing"]
@@ -179,7 +180,7 @@ def write_capture(
     folder: Path,
     *,
     layout: Literal["tree", "moving", "still", "cameras", "foundationpose", "polycam"] = "moving",
-    depth: Literal["mm", "tum", "0.1mm", "npy"] = "mm",
+    depth: Literal["mm", "tum", "0.1mm", "npy", "exr", "half"] = "mm",
     faults: Faults = NO_FAULTS,
     masks: Literal["each", "one", "none"] = "each",
     failures: dict[str, dict[int, Failure]] | None = None,
@@ -330,12 +331,20 @@ def write_image(path: Path, pixels: np.ndarray) -> None:
 
 
 def write_depth(path: Path, depth: np.ndarray, how: str) -> None:
-    """Writes ``PATH.png`` or ``PATH.npy``."""
+    """Writes ``PATH.png``, ``PATH.npy`` or ``PATH.exr``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if how == "npy":
         np.save(path.with_suffix(".npy"), depth.astype(np.float32))
+    elif how in ("exr", "half"):
+        write_exr(path.with_suffix(".exr"), {"Y": depth.astype(np.float32 if how == "exr" else np.float16)})
     else:
         write_image(path.with_suffix(".png"), np.round(depth / DEPTH_UNITS[how]).clip(0, 65535).astype(np.uint16))
+
+
+def write_exr(path: Path, channels: dict[str, np.ndarray]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with OpenEXR.File({"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}, channels) as file:
+        file.write(str(path))
 
 
 def write_matrix(path: Path, matrix: np.ndarray) -> None:

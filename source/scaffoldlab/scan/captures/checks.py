@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.scan.archives import AnyPath
 from scaffoldlab.scan.captures.capture import Capture, read_capture
 from scaffoldlab.scan.captures.depth_unit import UNITS
 from scaffoldlab.scan.captures.frame import Frame
@@ -107,7 +108,7 @@ def _examine_count(capture: Capture) -> Finding:
 
 def _examine_images(capture: Capture, frames: list[Frame]) -> tuple[list[Finding], list[_Look]]:
     paths = [path for f in capture.frames for path in (f.rgb, f.depth, *f.masks.values())]
-    broken = [str(path.relative_to(capture.folder)) for path in paths if not _is_whole(path)]
+    broken = [os.path.relpath(str(path), capture.folder) for path in paths if not _is_whole(path)]
     looks = []
     for frame in frames:
         try:
@@ -129,10 +130,10 @@ def _examine_images(capture: Capture, frames: list[Frame]) -> tuple[list[Finding
     ], looks
 
 
-def _is_whole(path: Path) -> bool:
+def _is_whole(path: AnyPath) -> bool:
     """Whether a file ends as its kind has to; a transfer that stopped leaves the header intact."""
     end = {".png": b"IEND", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}.get(path.suffix.lower())
-    if end is None:
+    if end is None or not isinstance(path, Path):
         return True  # the length of .npy was compared with its header
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 1024))

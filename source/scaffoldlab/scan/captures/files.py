@@ -8,7 +8,7 @@ from scaffoldlab.files import by_number
 from scaffoldlab.scan.captures.frame import Frame
 
 PICTURES = (".png", ".jpg", ".jpeg")
-DEPTHS = (".png", ".npy")
+DEPTHS = (".png", ".npy", ".exr")
 
 
 @dataclass

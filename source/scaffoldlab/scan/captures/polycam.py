@@ -8,8 +8,9 @@ import numpy as np
 from scaffoldlab.camera import Camera
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.geometry import not_rigid
-from scaffoldlab.scan.captures.files import DEPTHS, PICTURES, Layout, files_of, same_stems
-from scaffoldlab.scan.captures.frame import Frame, depth_header, image_size
+from scaffoldlab.scan.captures.files import PICTURES, Layout, files_of, same_stems
+from scaffoldlab.scan.captures.frame import Frame
+from scaffoldlab.scan.captures.images import depth_header, image_size
 
 WORLD_FROM_ARKIT = np.array(((1.0, 0, 0, 0), (0, 0, -1, 0), (0, 1, 0, 0), (0, 0, 0, 1)))
 """ARKit's world has y up, ours z."""
@@ -33,7 +34,7 @@ def read_polycam(folder: Path) -> Layout:
         "corrected_" if (folder / "corrected_cameras").is_dir() and (folder / "corrected_images").is_dir() else ""
     )
     rgb = files_of(folder / f"{corrected}images", folder, PICTURES)
-    depth = files_of(folder / "depth", folder, DEPTHS)
+    depth = files_of(folder / "depth", folder, (".png",))
     cameras = files_of(folder / f"{corrected}cameras", folder, (".json",))
     if corrected:  # it drops frames that it could not place
         depth = {stem: depth[stem] for stem in depth if stem in rgb}

@@ -17,7 +17,7 @@ from PIL import Image
 
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.scan.archives import open_archive
-from scaffoldlab.scan.captures.frame import BROKEN
+from scaffoldlab.scan.captures.images import BROKEN
 
 if TYPE_CHECKING:
     from pxr import Usd
