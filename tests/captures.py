@@ -1,14 +1,18 @@
 """Captures whose truth is known: objects on a table, seen by cameras with the faults of real ones, in every layout."""
 
 import json
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import lzfse
 import numpy as np
+import OpenEXR
 import trimesh
 import yaml
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
 from scaffoldlab.camera import Camera
 from scaffoldlab.scan.o3d import open3d
@@ -17,7 +21,7 @@ from shapes import SHAPES, textured
 TABLE = "table"
 """Name of the table in :meth:`SceneTruth.render`; it has no mask on disk."""
 
-DEPTH_UNITS = {"mm": 1e-3, "tum": 1 / 5000, "0.1mm": 1e-4, "npy": 1.0}
+DEPTH_UNITS = {"mm": 1e-3, "tum": 1 / 5000, "0.1mm": 1e-4, "npy": 1.0, "exr": 1.0, "half": 1.0}
 """Metres per unit of each way to write depth."""
 
 Failure = Literal["identity", "nan", "jump", "missing"]
@@ -179,7 +183,7 @@ def write_capture(
     folder: Path,
     *,
     layout: Literal["tree", "moving", "still", "cameras", "foundationpose", "polycam"] = "moving",
-    depth: Literal["mm", "tum", "0.1mm", "npy"] = "mm",
+    depth: Literal["mm", "tum", "0.1mm", "npy", "exr", "half"] = "mm",
     faults: Faults = NO_FAULTS,
     masks: Literal["each", "one", "none"] = "each",
     failures: dict[str, dict[int, Failure]] | None = None,
@@ -311,6 +315,58 @@ def write_bundlesdf_out(
     return BundleSdfTruth(mesh, pose_ob, np.array(poses_cb), sc_factor, np.array(translation))
 
 
+def write_record3d(
+    truth: SceneTruth, path: Path, *, scale: int = 2, exported: bool = False, faults: Faults = NO_FAULTS
+) -> None:
+    """Writes a recording of Record3D: an archive if its name ends in .r3d, else a folder as it unpacks.
+
+    The confidence is 0 in the 8 columns at the left border, 1 and 2 elsewhere.
+
+    Args:
+        truth: The scene.
+        path: Archive or folder.
+        scale: Pixels of the pictures for each one of the depth; K is of twice the depth's size whatever this is.
+        exported: Whether it is the export as EXR and pictures.
+        faults: Of the camera.
+    """
+    folder = path.with_suffix("") if path.suffix == ".r3d" else path
+    poses = []
+    for index, camera in enumerate(truth.cameras):
+        picture = truth.picture(index, faults)
+        depth = np.where(picture.depth > 0, picture.depth, np.nan).astype(np.float32)
+        confidence = np.where(np.arange(camera.width) < 8, 0, 1 + (picture.depth < 0.7)).astype(np.uint8)
+        rgb = folder / ("rgb" if exported else "rgbd") / f"{index}.jpg"
+        write_image(rgb, picture.rgb.repeat(scale, 0).repeat(scale, 1))
+        if exported:
+            write_exr(folder / "depth" / f"{index}.exr", {"R": depth})
+        else:
+            rgb.with_suffix(".depth").write_bytes(lzfse.compress(depth.tobytes()))
+            rgb.with_suffix(".conf").write_bytes(lzfse.compress(confidence.tobytes()))
+        pose = arkit_pose(camera)
+        poses.append([*Rotation.from_matrix(pose[:3, :3]).as_quat(), *pose[:3, 3]])
+    camera = truth.cameras[0]
+    (fx, _, cx), (_, fy, cy) = 2 * camera.intrinsics[:2]
+    data = {"w": 2 * camera.width, "h": 2 * camera.height, "dw": camera.width, "dh": camera.height, "fps": 60}
+    data |= {"K": [fx, 0, 0, 0, fy, 0, cx, cy, 1], "poses": poses, "initPose": [0, 0, 0, 1, 5, 5, 5]}
+    (folder / ("metadata.json" if exported else "metadata")).write_text(json.dumps(data))
+    if path != folder:
+        pack(folder, path)
+
+
+def pack(folder: Path, path: Path) -> Path:
+    """Writes an archive of what is in a folder."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.rglob("*")):
+            archive.write(file, file.relative_to(folder))
+    return path
+
+
+def arkit_pose(camera: Camera) -> np.ndarray:
+    """Camera to world as ARKit has them: its world is y up, its camera looks along -z, shape (4, 4)."""
+    arkit_from_w = np.array(((1.0, 0, 0, 0), (0, 0, 1, 0), (0, -1, 0, 0), (0, 0, 0, 1)))
+    return arkit_from_w @ camera.pose_ec @ np.diag((1.0, -1, -1, 1))
+
+
 def failed_pose(pose: np.ndarray, failure: Failure | None) -> np.ndarray:
     """What a tracker writes instead of a pose, shape (4, 4)."""
     pose = pose.copy()
@@ -330,12 +386,20 @@ def write_image(path: Path, pixels: np.ndarray) -> None:
 
 
 def write_depth(path: Path, depth: np.ndarray, how: str) -> None:
-    """Writes ``PATH.png`` or ``PATH.npy``."""
+    """Writes ``PATH.png``, ``PATH.npy`` or ``PATH.exr``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if how == "npy":
         np.save(path.with_suffix(".npy"), depth.astype(np.float32))
+    elif how in ("exr", "half"):
+        write_exr(path.with_suffix(".exr"), {"Y": depth.astype(np.float32 if how == "exr" else np.float16)})
     else:
         write_image(path.with_suffix(".png"), np.round(depth / DEPTH_UNITS[how]).clip(0, 65535).astype(np.uint16))
+
+
+def write_exr(path: Path, channels: dict[str, np.ndarray]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with OpenEXR.File({"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}, channels) as file:
+        file.write(str(path))
 
 
 def write_matrix(path: Path, matrix: np.ndarray) -> None:
@@ -352,11 +416,10 @@ def write_intrinsics(path: Path, camera: Camera, scale: float = 1.0) -> None:
 
 
 def _write_keyframe(folder: Path, stem: str, picture: Picture, camera: Camera) -> None:
-    """ARKit's world is y up, its camera looks along -z; the picture has twice the pixels of the depth."""
+    """The picture has twice the pixels of the depth."""
     write_image(folder / "images" / f"{stem}.jpg", picture.rgb.repeat(2, 0).repeat(2, 1))
     write_depth(folder / "depth" / stem, picture.depth, "mm")
-    arkit_from_w = np.array(((1.0, 0, 0, 0), (0, 0, 1, 0), (0, -1, 0, 0), (0, 0, 0, 1)))
-    pose = arkit_from_w @ camera.pose_ec @ np.diag((1.0, -1, -1, 1))
+    pose = arkit_pose(camera)
     (fx, _, cx), (_, fy, cy) = 2 * camera.intrinsics[:2]
     numbers = dict(fx=fx, fy=fy, cx=cx, cy=cy, width=2 * camera.width, height=2 * camera.height, blur_score=100.0)
     numbers |= {f"t_{row}{column}": pose[row, column] for row in range(3) for column in range(4)}

@@ -17,6 +17,7 @@ from captures import (
     write_bundlesdf_out,
     write_capture,
     write_depth,
+    write_exr,
     write_matrix,
 )
 from scaffoldlab.errors import ScaffoldError
@@ -144,6 +145,26 @@ def test_principal_point_of_a_real_lens_is_no_other_size(tmp_path):
     found = read_capture(tmp_path).frames[0].camera.intrinsics
     np.testing.assert_allclose(found[:2, :2], intrinsics[:2, :2] / 4)
     np.testing.assert_allclose(found[:2, 2], intrinsics[:2, 2] / 4 + 0.5)
+
+
+@pytest.mark.parametrize(
+    ("how", "channel", "error"), [("exr", "Y", 1e-6), ("exr", "Z", 1e-6), ("exr", "RGB", 1e-6), ("half", "V", 1e-3)]
+)
+def test_depth_in_exr_is_read(truth, how, channel, error, tmp_path):
+    write_capture(truth, tmp_path, layout="moving")
+    for path in (tmp_path / "depth").iterdir():
+        path.unlink()
+    for index in range(len(truth.cameras)):
+        depth = truth.picture(index).depth.astype(np.float32 if how == "exr" else np.float16)
+        depth = np.where(depth > 0, depth, np.inf)
+        channels = {channel: np.stack([depth] * 3, -1) if channel == "RGB" else depth}
+        if channel == "Z":
+            channels["RGBA"] = np.zeros((*depth.shape, 4), np.float32)
+        write_exr(tmp_path / f"depth/{index:06d}.exr", channels)
+    capture = read_capture(tmp_path)
+    assert capture.depth_unit == 1.0
+    for index, frame in enumerate(capture.frames):
+        np.testing.assert_allclose(frame.image().depth, truth.picture(index).depth, atol=error)
 
 
 @pytest.mark.parametrize("how", DEPTH_UNITS)
@@ -335,6 +356,32 @@ def test_bad_folder_is_refused(folder, name):
         read_capture(folder)
     for part in expected:
         assert part in str(error.value)
+
+
+ONES = np.ones((120, 160), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("channels", "expected"),
+    [
+        ({"depth.Z": ONES}, "got the channels depth.Z; allowed"),
+        ({"Y": ONES, "RY": ONES, "BY": ONES}, "got the channels BY, RY, Y; allowed"),
+        ({"RGB": np.stack((ONES, 2 * ONES, ONES), -1)}, "R, G and B differ: colours, no depth"),
+        ({"Z": ONES.astype(np.uint32)}, "no channel of floats named Z, Y, V or R among Z"),
+        (None, r"not readable as an image \(no EXR file, or cut off"),
+    ],
+)
+def test_exr_that_is_no_depth_is_refused(folder, channels, expected):
+    for path in (folder / "depth").iterdir():
+        write_exr(path.with_suffix(".exr"), {"Z": ONES})
+        path.unlink()
+    bad = folder / "depth/000001.exr"
+    if channels:
+        write_exr(bad, channels)
+    else:
+        bad.write_bytes(bad.read_bytes()[:-200])
+    with pytest.raises(ScaffoldError, match=rf"depth/000001.exr: .*{expected}"):
+        read_capture(folder, depth_unit=1.0).frames[1].image()
 
 
 def test_a_link_within_the_capture_is_followed(folder):

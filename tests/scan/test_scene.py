@@ -471,3 +471,15 @@ def test_old_backgrounds_go_and_what_else_is_kept_there_stays(tmp_path, monkeypa
     for number in range(KEPT + 2):
         cached(tmp_path / "capture", {"number": number}, lambda: background)
     assert hulls.is_file() and len(list(hulls.parent.glob("background-*.npz"))) == KEPT
+
+
+def test_background_of_an_archive_is_made_anew_when_the_archive_changes(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    background = Background(*(np.zeros((1, 3)) for _ in range(3)), np.zeros((0, 3), int))
+    archive = tmp_path / "desk.r3d"
+    kept = []
+    for content in (b"one", b"one", b"another"):
+        if not archive.exists() or archive.read_bytes() != content:
+            archive.write_bytes(content)
+        kept.append(cached(archive, {}, lambda: background)[1])
+    assert kept == [False, True, False]

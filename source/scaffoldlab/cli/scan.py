@@ -112,7 +112,7 @@ def _print_report(console: Console, out: Path, report: dict[str, Any]) -> None:
 
 def add_doctor_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``scan doctor``."""
-    parser.add_argument("input", type=Path, help=f"{INPUT}, or capture")
+    parser.add_argument("input", type=Path, help=f"{INPUT}, or capture (a folder, or .r3d)")
     _add_reading(parser)
     parser.add_argument("--depth-unit", type=float, default=None, help="metres of a depth of 1; by default found out")
     parser.add_argument("--fix", type=Path, default=None, metavar="FILE", help="write the mended mesh, in metres")
@@ -144,13 +144,15 @@ def run_doctor(args: argparse.Namespace) -> int:
 
 def _kinds(source: Path) -> tuple[bool, bool]:
     """Whether a path holds a mesh, and whether it holds pictures."""
+    from scaffoldlab.scan.captures.capture import ARCHIVE
     from scaffoldlab.scan.objects.reading import BUNDLESDF_METRIC, BUNDLESDF_NORMALISED, FORMATS
 
     if not source.is_dir():
-        return True, False
+        recording = source.suffix.lower() == ARCHIVE
+        return not recording, recording
     names = (*BUNDLESDF_METRIC, *BUNDLESDF_NORMALISED)
     mesh = any((source / n).is_file() for n in names) or any(p.suffix.lower() in FORMATS for p in source.iterdir())
-    pictures = any(p.is_dir() and p.name in ("rgb", "color", "keyframes") for p in source.glob("*"))
+    pictures = any(p.is_dir() and p.name in ("rgb", "rgbd", "color", "keyframes") for p in source.glob("*"))
     pictures = pictures or any(source.glob("*/rgb"))
     return mesh or not pictures, pictures
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def add_scene_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``scan scene``."""
-    parser.add_argument("capture", type=Path, help="folder of the capture")
+    parser.add_argument("capture", type=Path, help="folder of the capture, or .r3d file")
     parser.add_argument(
         "--objects", type=Path, nargs="+", required=True, help="objects: folders NAME with NAME.usda, or USD files"
     )

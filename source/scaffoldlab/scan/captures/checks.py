@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.scan.archives import AnyPath
 from scaffoldlab.scan.captures.capture import Capture, read_capture
 from scaffoldlab.scan.captures.depth_unit import UNITS
 from scaffoldlab.scan.captures.frame import Frame
@@ -20,6 +21,9 @@ from scaffoldlab.scan.findings import Finding, some_of
 LIMITS = PoseLimits()
 PICTURES = 6
 """Pictures that are compared with each other and in which the largest plane is looked for."""
+
+ENDS = {".png": b"IEND", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".depth": b"bvx$", ".conf": b"bvx$"}
+"""What is near the end of a file that is whole."""
 
 FULL = 0.95
 """Share of the picture from which on a mask is one of everything."""
@@ -106,8 +110,8 @@ def _examine_count(capture: Capture) -> Finding:
 
 
 def _examine_images(capture: Capture, frames: list[Frame]) -> tuple[list[Finding], list[_Look]]:
-    paths = [path for f in capture.frames for path in (f.rgb, f.depth, *f.masks.values())]
-    broken = [str(path.relative_to(capture.folder)) for path in paths if not _is_whole(path)]
+    paths = [p for f in capture.frames for p in (f.rgb, f.depth, f.confidence, *f.masks.values()) if p is not None]
+    broken = [os.path.relpath(str(path), capture.folder) for path in paths if not _is_whole(path)]
     looks = []
     for frame in frames:
         try:
@@ -129,11 +133,11 @@ def _examine_images(capture: Capture, frames: list[Frame]) -> tuple[list[Finding
     ], looks
 
 
-def _is_whole(path: Path) -> bool:
+def _is_whole(path: AnyPath) -> bool:
     """Whether a file ends as its kind has to; a transfer that stopped leaves the header intact."""
-    end = {".png": b"IEND", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}.get(path.suffix.lower())
-    if end is None:
-        return True  # the length of .npy was compared with its header
+    end = ENDS.get(path.suffix.lower())
+    if end is None or not isinstance(path, Path):
+        return True  # the length of .npy was compared with its header; an archive that is cut off does not open
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 1024))
         return end in file.read()

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.files import by_number
+from scaffoldlab.scan.archives import AnyPath
 from scaffoldlab.scan.captures.frame import Frame
 
 PICTURES = (".png", ".jpg", ".jpeg")
-DEPTHS = (".png", ".npy")
+DEPTHS = (".png", ".npy", ".exr")
 
 
 @dataclass
@@ -30,13 +31,13 @@ class Layout:
     depth_unit: float | None = None
 
 
-def files_of(folder: Path, root: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+def files_of[P: AnyPath](folder: P, root: P, suffixes: tuple[str, ...]) -> dict[str, P]:
     """Files of a folder by their stem, in the order of their numbers; hidden ones and other kinds are passed over.
 
     Raises:
         ScaffoldError: A link leads out of the root, or two files have one stem.
     """
-    found: dict[str, Path] = {}
+    found: dict[str, P] = {}
     if not folder.is_dir():
         return found
     refuse_leaving(folder, root)
@@ -51,12 +52,14 @@ def files_of(folder: Path, root: Path, suffixes: tuple[str, ...]) -> dict[str, P
     return found
 
 
-def refuse_leaving(path: Path, root: Path) -> None:
+def refuse_leaving(path: AnyPath, root: AnyPath) -> None:
     """Refuses a link that leads out of the capture.
 
     Raises:
         ScaffoldError: It does.
     """
+    if not (isinstance(path, Path) and isinstance(root, Path)):
+        return  # an archive has no links
     if not path.resolve().is_relative_to(root.resolve()):
         raise ScaffoldError(f"{path}: is a link to {path.resolve()}, outside of the capture. Copy the files into it.")
 

@@ -8,14 +8,10 @@ import numpy as np
 from scaffoldlab.camera import Camera
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.geometry import not_rigid
-from scaffoldlab.scan.captures.files import DEPTHS, PICTURES, Layout, files_of, same_stems
-from scaffoldlab.scan.captures.frame import Frame, depth_header, image_size
-
-WORLD_FROM_ARKIT = np.array(((1.0, 0, 0, 0), (0, 0, -1, 0), (0, 1, 0, 0), (0, 0, 0, 1)))
-"""ARKit's world has y up, ours z."""
-
-OPENGL_FROM_OPENCV = np.diag((1.0, -1, -1, 1))
-"""ARKit's camera looks along -z with y up, ours along z with y down."""
+from scaffoldlab.scan.captures.arkit import depth_camera, same_aspect
+from scaffoldlab.scan.captures.files import PICTURES, Layout, files_of, same_stems
+from scaffoldlab.scan.captures.frame import Frame
+from scaffoldlab.scan.captures.images import depth_header, image_size
 
 
 def read_polycam(folder: Path) -> Layout:
@@ -33,7 +29,7 @@ def read_polycam(folder: Path) -> Layout:
         "corrected_" if (folder / "corrected_cameras").is_dir() and (folder / "corrected_images").is_dir() else ""
     )
     rgb = files_of(folder / f"{corrected}images", folder, PICTURES)
-    depth = files_of(folder / "depth", folder, DEPTHS)
+    depth = files_of(folder / "depth", folder, (".png",))
     cameras = files_of(folder / f"{corrected}cameras", folder, (".json",))
     if corrected:  # it drops frames that it could not place
         depth = {stem: depth[stem] for stem in depth if stem in rgb}
@@ -61,13 +57,10 @@ def _camera(path: Path, image: tuple[int, int], depth: tuple[int, int]) -> Camer
     reason = not_rigid(pose)
     if reason or not np.isfinite((fx, fy, cx, cy)).all() or fx <= 0 or fy <= 0:
         raise ScaffoldError(f"{path}: {reason or 'K is not finite and positive'}. Delete this keyframe.")
-    if size != image or abs(depth[0] * image[1] / (depth[1] * image[0]) - 1) > 0.02:
+    if size != image or not same_aspect(depth, image):
         raise ScaffoldError(
             f"{path}: says {size[0]} x {size[1]} pixels, the image has {image[0]} x {image[1]} and the depth "
             f"{depth[0]} x {depth[1]}; allowed: one size for camera and image, one aspect for all. Export "
             "the raw data again."
         )
-    scale = np.array((depth[0] / image[0], depth[1] / image[1]))
-    # ARKit counts pixels from the corner of the image, as we do.
-    intrinsics = np.array(((fx * scale[0], 0, cx * scale[0]), (0, fy * scale[1], cy * scale[1]), (0, 0, 1)))
-    return Camera(intrinsics, WORLD_FROM_ARKIT @ pose @ OPENGL_FROM_OPENCV, *depth)
+    return depth_camera((fx, fy, cx, cy), pose, image, depth)

@@ -10,7 +10,8 @@ from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.files import read_matrix
 from scaffoldlab.geometry import not_rigid
 from scaffoldlab.scan.captures.files import DEPTHS, PICTURES, Layout, files_of, refuse_leaving, same_stems
-from scaffoldlab.scan.captures.frame import Frame, depth_header, image_size
+from scaffoldlab.scan.captures.frame import Frame
+from scaffoldlab.scan.captures.images import depth_header, image_size
 
 BUNDLESDF_SIDE = 480
 """BundleSDF scales its cam_K.txt to this shorter side of the image [px]."""

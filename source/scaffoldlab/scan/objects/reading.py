@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 import logging
 import re
-import zipfile
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import unquote
 
@@ -17,7 +16,8 @@ import yaml
 from PIL import Image
 
 from scaffoldlab.errors import ScaffoldError
-from scaffoldlab.scan.captures.frame import BROKEN
+from scaffoldlab.scan.archives import open_archive
+from scaffoldlab.scan.captures.images import BROKEN
 
 if TYPE_CHECKING:
     from pxr import Usd
@@ -257,7 +257,7 @@ def _read_usd(path: Path) -> Scan:
     from pxr import Tf, Usd, UsdGeom
 
     if path.suffix.lower() == ".usdz":
-        _refuse_bomb(path)
+        open_archive(path, "usdz package", most_bytes=MOST_BYTES).close()
     try:
         stage = Usd.Stage.Open(str(path))
     except Tf.ErrorException as error:
@@ -350,21 +350,3 @@ def _refuse_outside(resolved: str, name: str, path: Path) -> None:
     file = Path(cast(Any, Ar.SplitPackageRelativePathOuter(resolved))[0])
     if not file.resolve().is_relative_to(path.resolve().parent):
         raise ScaffoldError(f"{path}: it names {name!r}, outside its folder. Refused; put it beside the stage.")
-
-
-def _refuse_bomb(path: Path) -> None:
-    """A usdz is a zip without compression: what unpacks to more than it holds, or elsewhere, is refused."""
-    try:
-        with zipfile.ZipFile(path) as package:
-            entries = package.infolist()
-    except zipfile.BadZipFile as error:
-        raise ScaffoldError(f"{path}: no usdz package ({error}). Export it again.") from error
-    total = sum(entry.file_size for entry in entries)
-    if total > max(2 * path.stat().st_size, 1 << 20) or total > MOST_BYTES:
-        raise ScaffoldError(
-            f"{path}: its {path.stat().st_size} bytes unpack to {total}; a usdz is not compressed. Refused."
-        )
-    for entry in entries:
-        name = PurePosixPath(entry.filename.replace("\\", "/"))
-        if name.is_absolute() or ".." in name.parts:
-            raise ScaffoldError(f"{path}: it holds {entry.filename!r}, a path that leaves its folder. Refused.")

@@ -24,7 +24,7 @@ def cached(folder: Path, settings: dict[str, Any], make: Callable[[], Background
     """The background of a capture as it is on disk now, made anew or as it was made before, and whether it was.
 
     Args:
-        folder: The capture; its files count by name, size and time of change.
+        folder: The capture, a folder or an archive; its files count by name, size and time of change.
         settings: All else that the result depends on, as JSON values.
         make: Makes it.
     """
@@ -41,6 +41,6 @@ def cached(folder: Path, settings: dict[str, Any], make: Callable[[], Background
 
 
 def _digest(folder: Path, settings: dict[str, Any]) -> str:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file())
     known = [(str(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
     return hashlib.sha256(json.dumps([known, settings], sort_keys=True).encode()).hexdigest()[:32]
