@@ -18,7 +18,9 @@ from captures import (
     write_capture,
     write_depth,
     write_exr,
+    write_image,
     write_matrix,
+    write_record3d,
 )
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.scan.captures.capture import read_capture
@@ -94,6 +96,39 @@ def test_masks_and_object_poses_are_those_of_the_objects(truth, folder):
             points_b = trimesh.transform_points(points_w, np.linalg.inv(pose_wb))
             low, high = mesh.bounds
             assert (points_b > low - 0.003).all() and (points_b < high + 0.003).all()
+
+
+def beside(truth, folder, stems, scale=2):
+    """Masks of pictures with more pixels than the depth, and poses, as other programs write them there."""
+    for index, stem in enumerate(stems):
+        for name, mask in truth.picture(index).masks.items():
+            pixels = np.where(mask, np.uint8(255), np.uint8(0)).repeat(scale, 0).repeat(scale, 1)
+            write_image(folder / "masks" / name / f"{stem}.png", pixels)
+            pose = np.linalg.inv(truth.cameras[index].pose_ec) @ truth.objects[name][1]
+            write_matrix(folder / "ob_in_cam" / name / f"{stem}.txt", pose)
+
+
+@pytest.mark.parametrize("app", ["Polycam", "Record3D"])
+def test_masks_and_object_poses_lie_beside_what_an_app_wrote(truth, tmp_path, app):
+    if app == "Polycam":
+        beside(truth, tmp_path / "keyframes", write_capture(truth, tmp_path, layout="polycam"))
+    else:
+        write_record3d(truth, tmp_path)
+        beside(truth, tmp_path, range(len(truth.cameras)))
+    capture = read_capture(tmp_path)
+    assert capture.layout.startswith(app) and capture.object_names == ["book", "mug"]
+    for index, frame in enumerate(capture.frames):
+        for name, mask in truth.picture(index).masks.items():
+            assert (frame.mask(name) == mask).all()
+            pose = frame.camera.pose_ec @ frame.object_poses[name]
+            np.testing.assert_allclose(pose, truth.objects[name][1], atol=1e-6)
+
+
+def test_mask_of_another_shape_beside_keyframes_is_refused(truth, tmp_path):
+    (stem, *_) = write_capture(truth, tmp_path, layout="polycam")
+    write_image(tmp_path / "keyframes" / "masks" / f"{stem}.png", np.ones((240, 240), np.uint8))
+    with pytest.raises(ScaffoldError, match=r"240 x 240 pixels, but 000000\.jpg has 320 x 240; allowed: a mask"):
+        read_capture(tmp_path)
 
 
 def test_colours_are_those_of_the_picture(truth, folder):

@@ -11,6 +11,7 @@ BundleSDF's output  ``color/``, ``depth/``, ``mask/``, ``cam_K.txt``, ``ob_in_ca
 Polycam's raw data  ``keyframes/images/``, ``keyframes/depth/``, ``keyframes/cameras/``
 Record3D's archive  ``NAME.r3d``, or unpacked ``metadata``, ``rgbd/*.jpg``, ``rgbd/*.depth``, ``rgbd/*.conf``
 Record3D's export   ``metadata.json``, ``rgb/*.jpg``, ``depth/*.exr``
+besides, of both    ``masks/`` and ``ob_in_cam/`` as above, beside ``images/``, ``rgbd/`` or ``rgb/``; not in an archive
 ==================  ====================================================================================================
 
 Poses are 4 x 4, OpenCV axes, metres; ``cam_in_world`` is camera to world. ``cam_K.txt`` has pixel centres at whole

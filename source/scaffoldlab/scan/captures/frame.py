@@ -63,7 +63,7 @@ class Frame:
         return np.where(measured, raw, 0.0)
 
     def mask(self, object_name: str) -> np.ndarray:
-        """Where the object is seen, bool, shape (height, width).
+        """Where the object is seen, bool, shape (height, width); a mask of another size is brought to the depth's.
 
         Raises:
             ScaffoldError: There is no such mask, or its file is cut off.
@@ -72,8 +72,9 @@ class Frame:
         if path is None:
             allowed = ", ".join(sorted(self.masks)) or "none, the frame has no masks"
             raise ScaffoldError(f"frame {self.name}: no mask of {object_name!r}; allowed: {allowed}.")
+        size = (self.camera.width, self.camera.height)
         with open_image(path) as picture:
-            pixels = np.array(picture)
+            pixels = np.array(picture if picture.size == size else picture.resize(size, Image.Resampling.NEAREST))
         if pixels.ndim == 3:
             pixels = pixels[..., : 1 if pixels.shape[2] == 2 else 3].any(-1)  # without the alpha channel
         return pixels > 0

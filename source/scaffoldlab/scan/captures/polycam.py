@@ -8,10 +8,11 @@ import numpy as np
 from scaffoldlab.camera import Camera
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.geometry import not_rigid
-from scaffoldlab.scan.captures.arkit import depth_camera, same_aspect
+from scaffoldlab.scan.captures.arkit import depth_camera, objects_beside, same_aspect
 from scaffoldlab.scan.captures.files import PICTURES, Layout, files_of, same_stems
 from scaffoldlab.scan.captures.frame import Frame
 from scaffoldlab.scan.captures.images import depth_header, image_size
+from scaffoldlab.scan.captures.objects import of_frame
 
 
 def read_polycam(folder: Path) -> Layout:
@@ -35,10 +36,14 @@ def read_polycam(folder: Path) -> Layout:
         depth = {stem: depth[stem] for stem in depth if stem in rgb}
     same_stems(folder, {f"{corrected}images": rgb, "depth": depth})
     same_stems(folder, {f"{corrected}images": rgb, f"{corrected}cameras": cameras})
+    masks, poses = objects_beside(folder, rgb)
     frames = []
     for stem in rgb:
         size, _ = depth_header(depth[stem])
-        frames.append(Frame(stem, rgb[stem], depth[stem], {}, _camera(cameras[stem], image_size(rgb[stem]), size)))
+        camera = _camera(cameras[stem], image_size(rgb[stem]), size)
+        frames.append(
+            Frame(stem, rgb[stem], depth[stem], of_frame(masks, stem), camera, object_poses=of_frame(poses, stem))
+        )
     return Layout("Polycam's raw data", frames, True, "u", 0.001)
 
 

@@ -10,10 +10,11 @@ from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.files import by_number
 from scaffoldlab.geometry import quat_apply
 from scaffoldlab.scan.archives import AnyPath
-from scaffoldlab.scan.captures.arkit import depth_camera, same_aspect
+from scaffoldlab.scan.captures.arkit import depth_camera, objects_beside, same_aspect
 from scaffoldlab.scan.captures.files import PICTURES, Layout, files_of, refuse_leaving
 from scaffoldlab.scan.captures.frame import Frame
 from scaffoldlab.scan.captures.images import BROKEN, depth_header, image_size, unpack_lzfse, unreadable
+from scaffoldlab.scan.captures.objects import of_frame
 
 DEPTH_SIZES = (256, 192), (640, 480)
 """Longer and shorter side of the lidar's depth and of the TrueDepth camera's [px], where metadata does not say them."""
@@ -53,6 +54,7 @@ def read_record3d(root: AnyPath) -> Layout:
                 "allowed: one of each, named 0, 1 and so on. Export the recording again."
             )
     size = told.depth_size or (told.size if exported else _size_of(depth["0"], told.size))
+    masks, object_poses = objects_beside(root, rgb) if isinstance(root, Path) else ({}, {})
     frames = []
     for index, stem in enumerate(wanted):
         if exported:
@@ -68,7 +70,12 @@ def read_record3d(root: AnyPath) -> Layout:
         camera = depth_camera(told.coefficients[index], told.poses[index], told.size, size)
         if not told.posed:
             camera = replace(camera, pose_ec=np.eye(4))
-        frames.append(Frame(stem, rgb[stem], depth[stem], {}, camera, confidence=confidence.get(stem)))
+        frames.append(
+            Frame(
+                stem, rgb[stem], depth[stem], of_frame(masks, stem), camera,
+                object_poses=of_frame(object_poses, stem), confidence=confidence.get(stem),
+            )
+        )  # fmt: skip
     return Layout("Record3D's recording", frames, told.posed, "f", 1.0)
 
 

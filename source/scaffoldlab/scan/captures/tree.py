@@ -12,6 +12,7 @@ from scaffoldlab.geometry import not_rigid
 from scaffoldlab.scan.captures.files import DEPTHS, PICTURES, Layout, files_of, refuse_leaving, same_stems
 from scaffoldlab.scan.captures.frame import Frame
 from scaffoldlab.scan.captures.images import depth_header, image_size
+from scaffoldlab.scan.captures.objects import object_masks, object_poses, of_frame
 
 BUNDLESDF_SIDE = 480
 """BundleSDF scales its cam_K.txt to this shorter side of the image [px]."""
@@ -31,15 +32,15 @@ def read_tree(folder: Path, root: Path, pictures: str, masks: str) -> Layout:
     """
     rgb, depth = files_of(folder / pictures, root, PICTURES), files_of(folder / "depth", root, DEPTHS)
     same_stems(folder, {pictures: rgb, "depth": depth})
-    object_masks = _object_masks(folder / masks, root, rgb)
-    object_poses = _object_poses(folder, root, rgb, object_masks)
+    seen = object_masks(folder / masks, root, rgb)
+    tracked = object_poses(folder, root, rgb, seen)
     poses = _camera_poses(folder, root, rgb)
     sizes, kinds = {}, set()
     for stem, path in rgb.items():
         sizes[stem] = image_size(path)
         size, kind = depth_header(depth[stem])
         kinds.add(kind)
-        others = [(depth[stem], size)] + [(m[stem], image_size(m[stem])) for m in object_masks.values() if stem in m]
+        others = [(depth[stem], size)] + [(mask, image_size(mask)) for mask in of_frame(seen, stem).values()]
         for other, got in others:
             if got != sizes[stem]:
                 raise ScaffoldError(
@@ -62,9 +63,9 @@ def read_tree(folder: Path, root: Path, pictures: str, masks: str) -> Layout:
             name=stem,
             rgb=rgb[stem],
             depth=depth[stem],
-            masks={name: m[stem] for name, m in object_masks.items() if stem in m},
+            masks=of_frame(seen, stem),
             camera=Camera(intrinsics, poses[stem] if poses else np.eye(4), width, height),
-            object_poses={name: p[stem] for name, p in object_poses.items() if stem in p},
+            object_poses=of_frame(tracked, stem),
         )
         for stem in rgb
     ]
@@ -94,48 +95,6 @@ def read_cameras(folder: Path, cameras: list[Path]) -> Layout:
         for frame in layout.frames
     ]
     return Layout(f"{len(cameras)} cameras", frames, True, kinds.pop())
-
-
-def _object_masks(folder: Path, root: Path, rgb: dict[str, Path]) -> dict[str, dict[str, Path]]:
-    flat = files_of(folder, root, PICTURES)
-    nested = {}
-    for place in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if place.is_dir() and not place.name.startswith("."):
-            nested[place.name] = files_of(place, root, PICTURES)
-    if flat and nested:
-        raise ScaffoldError(
-            f"{folder}: images and the folders {', '.join(nested)} side by side; allowed: images of one object, or "
-            "one folder per object. Move the images into a folder with the object's name."
-        )
-    found = {"object": flat} if flat else nested
-    for name, files in found.items():
-        if not files.keys() & rgb.keys():
-            place = folder if flat else folder / name
-            raise ScaffoldError(
-                f"{place}: {len(files)} masks, none with the stem of a frame such as {next(iter(rgb))}. Rename them."
-            )
-    return found
-
-
-def _object_poses(folder: Path, root: Path, rgb: dict[str, Path], masks: dict) -> dict[str, dict[str, np.ndarray]]:
-    places = {}
-    for place in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        if place.name == "ob_in_cam":
-            places |= {p.name: p for p in sorted(place.iterdir()) if p.is_dir() and not p.name.startswith(".")}
-            if any(place.glob("*.txt")):
-                places[next(iter(masks)) if len(masks) == 1 else "object"] = place
-        elif (place / "ob_in_cam").is_dir():
-            places[place.name] = place / "ob_in_cam"
-    poses = {}
-    for name, place in places.items():
-        files = {s: p for s, p in files_of(place, root, (".txt",)).items() if s in rgb}
-        if not files:
-            raise ScaffoldError(
-                f"{place}: no pose file has the stem of a frame; allowed: {next(iter(rgb))}.txt and so on. Rename the "
-                "files, or delete the folder."
-            )
-        poses[name] = {s: read_matrix(p, (4, 4), "object to camera, OpenCV axes, in metres") for s, p in files.items()}
-    return poses
 
 
 def _camera_poses(folder: Path, root: Path, rgb: dict[str, Path]) -> dict[str, np.ndarray]:
