@@ -17,7 +17,7 @@ demo: setup
 test: setup lint
 	@scripts/run python -m pytest tests/unit -q -n 3
 	@scripts/run python -m pytest tests/scan -q -n 3
-	@scripts/run python -m pytest tests/sim -q -n 2 --dist loadfile
+	@scripts/run python -m pytest tests/sim -q -n 2 --dist loadfile --no-loadscope-reorder
 	@$(MAKE) --no-print-directory docs
 
 bench: setup

@@ -14,6 +14,15 @@ from scaffoldlab.specs import models
 
 ROOT = Path(__file__).resolve().parents[1]
 
+LONGEST_FIRST = ["test_env_ovphysx.py", "test_training.py", "test_commands.py", "test_scan_scene.py"]
+"""Files of simulator tests that take minutes: begun last, one of them would keep one core waiting for the other."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts them first; it wants ``--no-loadscope-reorder``, or xdist sorts by the number of tests."""
+    rank = {name: number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
 
 @pytest.fixture
 def extra_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
