@@ -158,12 +158,27 @@ def test_rounds_of_refinement_are_made_once_and_each_gives_its_examples(tmp_path
     (refinement,) = (artefact for artefact in work if artefact.kind == "refine")
     words = refinement.command(tmp_path)
     assert words[words.index("--rounds") + 1] == "2" and words[words.index("--model") + 1] == "some-model"
-    examples = [a.options["examples"].taken for a in work if "examples" in a.options and a.options["split"] == "test"]
+    examples = [a.options["examples"].part for a in work if "examples" in a.options and a.options["split"] == "test"]
     assert examples == [f"round_{k}/best.plans.npz" for k in range(3)]
     assert [a.kind for a in work].count("train") == 4
     monkeypatch.setenv("SCAFFOLDLAB_MODEL", "another-model")
     again = plan_of_work(cells(experiment(tasks=["move_apple"], rows=rows, paper={}), SMALL), tmp_path)
     assert not {a.digest for a in work} & {a.digest for a in again}
+
+
+def test_round_without_success_gives_no_examples(tmp_path):
+    rows = [{"name": str(k), "plans": {"planner": "vlm", "refined": k}} for k in (1, 2)]
+    grid = cells(experiment(tasks=["move_apple"], rows=rows, paper={}), SMALL)
+
+    def make(artefact, root):
+        Maker()(artefact, root) if artefact.kind != "refine" else None
+        for name in ("round_0/best.plans.npz", "round_2/round.json") if artefact.kind == "refine" else ():
+            (artefact.folder(root) / name).parent.mkdir(parents=True)
+            (artefact.folder(root) / name).touch()
+
+    assert not run_grid(grid, tmp_path, run=make).failures
+    first, second = (cell.evaluation.options["plans"].command(tmp_path) for cell in grid)
+    assert first[first.index("--examples") + 1].endswith("round_0/best.plans.npz") and "--examples" not in second
 
 
 def test_row_measured_elsewhere_is_read(tmp_path, monkeypatch):

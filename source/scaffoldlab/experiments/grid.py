@@ -39,7 +39,8 @@ class Artefact:
         options: Its options without the dashes; an :class:`Artefact` stands for its file.
         overrides: Hydra overrides.
         result: Pattern of the one file that exists when it is done.
-        part: The file that others take of it, where that is another one.
+        part: The file that others take of it, where that is another one; without it they do without that option, as
+            a round of refinement without success gives no examples.
         definition: Digest of the files that define its task.
     """
 
@@ -55,11 +56,6 @@ class Artefact:
         """What must be made before."""
         return [value for value in self.options.values() if isinstance(value, Artefact)]
 
-    @property
-    def taken(self) -> str:
-        """Pattern of the file that others take of it."""
-        return self.part or self.result
-
     @cached_property
     def digest(self) -> str:
         """Digest of every input, those of what it needs included."""
@@ -74,15 +70,24 @@ class Artefact:
 
     def file(self, root: Path) -> Path | None:
         """Its file, or None while it is not done."""
-        found = sorted(self.folder(root).glob(self.taken))
+        found = sorted(self.folder(root).glob(self.result))
         return found[0] if found and (self.folder(root) / "done.json").is_file() else None
+
+    def taken(self, root: Path) -> Path | None:
+        """The file that others take of it, or that they will; None if it is done and has none."""
+        done = self.file(root)
+        if not self.part:
+            return done or self.folder(root) / self.result
+        part = self.folder(root) / self.part
+        return part if done is None or part.is_file() else None
 
     def command(self, root: Path) -> list[str]:
         """The command that makes it."""
         words = [sys.executable, "-m", "scaffoldlab", self.kind]
         for name, value in self.options.items():
-            given = value.file(root) or value.folder(root) / value.taken if isinstance(value, Artefact) else value
-            words += [f"--{name}"] if given is True else [f"--{name}", str(given)]
+            given = value.taken(root) if isinstance(value, Artefact) else value
+            if given is not None:
+                words += [f"--{name}"] if given is True else [f"--{name}", str(given)]
         return [*words, "--out", str(self.folder(root)), *self.overrides]
 
 
@@ -168,7 +173,7 @@ def run_grid(
                 (run or run_process)(artefact, root)
                 write_atomic(artefact.folder(root) / "done.json", json.dumps({"command": artefact.command(root)}))
                 if artefact.file(root) is None:
-                    raise ScaffoldError(f"{artefact.folder(root)}: the command left no {artefact.taken}.")
+                    raise ScaffoldError(f"{artefact.folder(root)}: the command left no {artefact.result}.")
             except ScaffoldError as error:
                 failures[artefact.digest] = error
                 raise
