@@ -208,9 +208,10 @@ def _metrics(path: Path) -> dict[str, Any]:
         metrics = json.loads(path.read_text())
         metrics["success_rate"], metrics["success_stderr"], metrics["policies"]["deterministic"]["outcomes"]
     except (OSError, ValueError, TypeError, KeyError) as error:
+        got = "missing" if isinstance(error, FileNotFoundError) else f"no metrics ({type(error).__name__}: {error})"
         raise ScaffoldError(
-            f"{path}: no metrics of an evaluation ({type(error).__name__}: {error}). Write there what `scaffoldlab "
-            "evaluate` writes: success_rate, success_stderr, policies; or leave the row out with --rows."
+            f"{path}: {got}; allowed: what `scaffoldlab evaluate` writes, with success_rate, success_stderr and "
+            "policies. Write it there, or leave the row out with --rows."
         ) from None
     return metrics
 
