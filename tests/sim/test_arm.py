@@ -1,42 +1,24 @@
 """Move Apple over the arm: the env runs, its kinematics are the engine's, and the hand follows the plan."""
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-import yaml
 from episodes import CLOSE, run, start, to_numpy
 
-from conftest import ROOT
 from scaffoldlab.deployment.devices import JointState
 from scaffoldlab.deployment.loop import RobotHand
 from scaffoldlab.evaluation.rollout import zero_action
-from scaffoldlab.specs import models
 from scaffoldlab.specs.models import load_task
 from scaffoldlab.tasks.simulation import make_cfg
 
-TASK = "arm_apple"
+TASK = "move_apple_arm"
 
 
 @pytest.fixture(scope="module", params=["ovphysx", "newton_mjwarp"])
-def env(request, simulation, tmp_path_factory):
-    """Move Apple with ``robot: iiwa_allegro`` and trajectories twice as long, from a folder of its own."""
-    folder = tmp_path_factory.mktemp("arm")
-    data = yaml.safe_load((ROOT / "tasks/move_apple/task.yaml").read_text())
-    data |= {"robot": "iiwa_allegro", "episode_steps": 400}
-    (folder / "tasks" / TASK).mkdir(parents=True)
-    (folder / "tasks" / TASK / "task.yaml").write_text(yaml.safe_dump(data))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SCAFFOLDLAB_PATH", str(folder))
-        models.load_task.cache_clear()
-        from scaffoldlab.tasks import _register
-
-        _register(TASK)
-        env = simulation.env(TASK, num_envs=16, overrides=(f"physics={request.param}",))
-        yield env
-        simulation.close()
-        gym.registry.pop(load_task(TASK).task.env_id)
-    models.load_task.cache_clear()
+def env(request, simulation):
+    """Move Apple on the arm, which extends Move Apple with trajectories twice as long."""
+    yield simulation.env(TASK, num_envs=16, overrides=(f"physics={request.param}",))
+    simulation.close()
 
 
 def test_arm_replaces_the_six_wrist_joints_in_every_joint_row(env):

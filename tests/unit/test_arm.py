@@ -10,6 +10,7 @@ from scaffoldlab.deployment.loop import RobotHand
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.geometry import matrix_from_rpy
 from scaffoldlab.robots.kinematics import KinematicTree
+from scaffoldlab.specs.initial_state import sample_initial_state
 from scaffoldlab.specs.models import RobotSpec, load_task
 from scaffoldlab.usd.reader import joints, link_poses
 
@@ -55,9 +56,8 @@ def rotation_vector(rotation: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture
-def composition(write_task):
-    write_task("arm_apple", lambda data: data.update(robot="iiwa_allegro", episode_steps=400))
-    return load_task("arm_apple")
+def composition():
+    return load_task("move_apple_arm")
 
 
 @pytest.fixture
@@ -206,6 +206,14 @@ def test_every_initial_hand_pose_of_move_apple_is_reached(hand):
         np.testing.assert_allclose(at, point, atol=2e-4)
         np.testing.assert_allclose(rotation, matrix_from_rpy(angles), atol=3e-3)
     np.testing.assert_allclose(q[:, 7:], hand.open.expand(72, -1), atol=1e-6)
+
+
+@pytest.mark.parametrize("task", ["place_bottle_arm", "slide_box_arm", "hammer_three_times_arm"])
+def test_arm_stands_where_it_reaches_every_hand_pose_of_the_real_robot_s_tasks(task):
+    composition = load_task(task)
+    assert composition.robot.arm.position == composition.scene.arm_base
+    states = [sample_initial_state(composition, seed=0, index=index)["hand"] for index in range(40)]
+    RobotHand(composition).prepare(torch.tensor(np.array(states), dtype=torch.float32))
 
 
 def test_prepared_postures_are_found_again_and_others_searched(hand):

@@ -138,6 +138,8 @@ class SceneSpec(Strict):
     """Lower and upper corner of the box that plans must stay in, env frame [m]."""
     table_height: float | None = None
     """Height that the wrist target of an arm stays above, env frame [m] (Scaffolds, appendix C.5)."""
+    arm_base: Vector3 | None = None
+    """Where the base of an arm stands here, env frame [m]; None: where the robot's file has it."""
     keypoints: list[KeypointSpec] = []
     """Candidates that a scan has found, for tasks to choose from."""
 
@@ -441,10 +443,19 @@ class TerminationSpec(Strict):
     reduction: Literal["mean", "any"] = "mean"
 
 
+def _or_extends(schema: dict[str, Any]) -> None:
+    """A task that extends another one has to have nothing else."""
+    schema |= {"if": {"not": {"required": ["extends"]}}, "then": {"required": schema.pop("required")}}
+
+
 class TaskSpec(Strict):
     """A task: one YAML file over a scene and a robot."""
 
+    model_config = ConfigDict(json_schema_extra=_or_extends)
+
     name: str = ""
+    extends: str | None = None
+    """Task whose keys stand wherever this file has none of its own."""
     instruction: str
     scene: str
     robot: str
@@ -496,7 +507,7 @@ class Composition(Strict):
 
     def digest(self) -> str:
         """Digest of everything that defines the task: its file, those of scene and robot, and their assets'."""
-        digest = hashlib.sha256(self.model_dump_json(exclude={"source"}).encode())
+        digest = hashlib.sha256(self.model_dump_json(exclude={"source"}, exclude_defaults=True).encode())
         for usd in sorted({asset.usd for asset in self.scene.assets} | {self.robot.usd}):
             digest.update(self.usd(usd).read_bytes())
         return digest.hexdigest()
@@ -522,9 +533,11 @@ def load_task(name: str) -> Composition:
         ScaffoldError: With the file, the field, what was got and what is allowed.
     """
     path = find_named("task", name)
-    task = read_yaml(path, TaskSpec, name)
+    task = _record(path, _task_data(path), TaskSpec, name)
     scene = read_yaml(find_named("scene", task.scene, f"{path}: scene"), SceneSpec, task.scene)
     robot = read_yaml(find_named("robot", task.robot, f"{path}: robot"), RobotSpec, task.robot)
+    if robot.arm and scene.arm_base:
+        robot = robot.model_copy(update={"arm": robot.arm.model_copy(update={"position": scene.arm_base})})
     composition = Composition(task=task, scene=scene, robot=robot, source=path)
     _check(composition)
     return composition
@@ -536,12 +549,34 @@ def read_yaml(path: Path, model: type, name: str) -> Any:
     Raises:
         ScaffoldError: With the file, the field, what was got and what is allowed.
     """
+    return _record(path, _mapping(path), model, name)
+
+
+def _task_data(path: Path) -> dict[str, Any]:
+    """The keys of a task's file, over those of the task that it extends."""
+    data = _mapping(path)
+    if not (name := data.get("extends")):
+        return data
+    base = _mapping(find_named("task", str(name), f"{path}: extends"))
+    if base.get("extends"):
+        raise ScaffoldError(
+            f"{path}: extends: {name} extends {base['extends']} itself; allowed: a task that stands alone. Extend "
+            f"{base['extends']}."
+        )
+    return base | data
+
+
+def _mapping(path: Path) -> dict[str, Any]:
     try:
         data = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise ScaffoldError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(data, dict):
         raise ScaffoldError(f"{path}: expected keys and values, got {type(data).__name__}.")
+    return data
+
+
+def _record(path: Path, data: dict[str, Any], model: type, name: str) -> Any:
     try:
         return model.model_validate({**data, "name": name})
     except ValidationError as error:
