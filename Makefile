@@ -14,11 +14,11 @@ setup:
 demo: setup
 	@scripts/run scaffoldlab demo
 
-test: setup lint
+test: setup
+	@$(MAKE) --no-print-directory -O -j 2 lint docs
 	@scripts/run python -m pytest tests/unit -q -n 3
 	@scripts/run python -m pytest tests/scan -q -n 3
 	@scripts/run python -m pytest tests/sim -q -n 2 --dist loadfile --no-loadscope-reorder
-	@$(MAKE) --no-print-directory docs
 
 bench: setup
 	@scripts/run python benchmarks/bench.py

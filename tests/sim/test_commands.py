@@ -118,7 +118,7 @@ def wait_for(condition, process, seconds=120.0):
 def planning(server, *words):
     return (
         "scaffoldlab", "plan", "--task", "move_apple", "--planner", "vlm", "--base-url", server.url,
-        "--model", "gemini-loopback", "--num-plans", 3, "--seed", 5, *words,
+        "--model", "gemini-loopback", "--num-plans", 2, "--seed", 5, *words,
     )  # fmt: skip
 
 
@@ -126,9 +126,9 @@ def test_model_plans_on_the_rendered_picture_and_its_replies_are_replayed_offlin
     with VlmServer(colours=COLOURS) as server:
         done = call(*planning(server, "--out", "vlm"))
         assert done.returncode == 0, done.stderr
-        assert sorted(server.kinds()) == ["keypoints"] * 3 + ["trajectory"] * 3
+        assert sorted(server.kinds()) == ["keypoints"] * 2 + ["trajectory"] * 2
     made = PlanLibrary.load(only("vlm/*.plans.npz"), task="move_apple")
-    assert len(made) == 3 and len(list(Path("vlm").glob("*-pictures/plan_*.png"))) == 3
+    assert len(made) == 2 and len(list(Path("vlm").glob("*-pictures/plan_*.png"))) == 2
     for plan in made.plans:  # the server found them in the picture, by their colour
         apple, board = plan.keypoints_e[0]
         assert np.linalg.norm(apple - plan.initial_state["apple"][:3]) < 0.05  # its radius is 3.75 cm
@@ -136,7 +136,7 @@ def test_model_plans_on_the_rendered_picture_and_its_replies_are_replayed_offlin
     ledger = only("vlm/*.ledger.jsonl")
     done = call(
         "scaffoldlab", "plan", "--task", "move_apple", "--planner", "replay", "--ledger", ledger,
-        "--num-plans", 3, "--seed", 5, "--out", "again",
+        "--num-plans", 2, "--seed", 5, "--out", "again",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     again = PlanLibrary.load(only("again/*.plans.npz"), task="move_apple")
@@ -147,17 +147,17 @@ def test_model_plans_on_the_rendered_picture_and_its_replies_are_replayed_offlin
 
 def test_planning_that_was_killed_goes_on_and_pays_for_no_answer_twice():
     with VlmServer(colours=COLOURS) as server:
-        # The third plan's trajectory never comes; until then five calls have been answered.
-        server.misbehave("trajectory", "ok", "ok", Behaviour(sleep=600))
+        # The second plan's trajectory never comes; until then three calls have been answered.
+        server.misbehave("trajectory", "ok", Behaviour(sleep=600))
         words = planning(server, "--out", "vlm", "--concurrency", 1)
         process = subprocess.Popen(command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_for(lambda: len(server.requests) == 6, process)
+        wait_for(lambda: len(server.requests) == 4, process)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         assert not list(Path("vlm").glob("*.plans.npz"))
         paid = len(only("vlm/*.ledger.jsonl").read_text().splitlines())
         assert call(*words).returncode == 0
-        assert server.kinds()[6:] == ["trajectory"]
+        assert server.kinds()[4:] == ["trajectory"]
         records = [json.loads(line) for line in only("vlm/*.ledger.jsonl").read_text().splitlines()]
         assert len(records) == paid + 1
-    assert len(PlanLibrary.load(only("vlm/*.plans.npz"), task="move_apple")) == 3
+    assert len(PlanLibrary.load(only("vlm/*.plans.npz"), task="move_apple")) == 2

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,6 +118,11 @@ def find_checkpoint(name: str, given: str) -> Path:
         path = Path(given)
         if not path.is_file():
             raise ScaffoldError(f"--checkpoint {given}: no such file. Give a .pt file, or `latest` or `best`.")
+        if not zipfile.is_zipfile(path):  # told at once, and not when the simulation is open
+            raise ScaffoldError(
+                f"checkpoint {path}: not a readable rsl_rl checkpoint (nothing that torch has saved, or cut off). Give "
+                "another .pt file, or `latest` or `best`."
+            )
         return path
     runs = sorted((Path("logs/rsl_rl") / name).glob("*/run.json"), key=lambda p: p.stat().st_mtime)
     for run_file in reversed(runs):
