@@ -337,3 +337,8 @@ def test_module_and_script_are_the_same_program():
 def test_schema_can_be_piped_into_a_file(capsys):
     code, out, err = run(capsys, "schema", "scene")
     assert code == 0 and err == "" and json.loads(out)["title"] == "SceneSpec"
+
+
+def test_errors_of_a_planner_that_does_not_plan_again_are_refused(capsys):
+    assert main(["evaluate", "--task", "move_apple", "--perturb", "pixel_px=9"]) == 1
+    assert "--perturb is for --replan perturbed; got --replan not at all" in capsys.readouterr().err

@@ -89,6 +89,7 @@ def test_unknown_experiment_is_told_the_nearest():
         ({"rows": [{"name": "a", "plans": {"noise": -1}}]}, "greater than or equal to 0"),
         ({"rows": [{"name": "a", "plans": {"refined": 1}}]}, "'refined' is for planner 'vlm'"),
         ({"rows": [{"name": "a", "measured": "m.json", "replan": "scripted"}]}, "nothing but its name"),
+        ({"rows": [{"name": "a", "measured": "a/{row}.json"}]}, "{task} and {seed} may stand"),
         ({"row": []}, "Extra inputs"),
     ],
 )
@@ -188,6 +189,7 @@ def test_row_measured_elsewhere_is_read(tmp_path, monkeypatch):
     assert plan_of_work(grid, tmp_path) == []
     (tmp_path / "theirs/move_apple").mkdir(parents=True)
     made = metrics(Artefact("evaluate", {"seed": 1}, "metrics.json"))
+    made = {k: made[k] for k in ("success_rate", "success_stderr", "policies")}  # all that another program has to write
     (tmp_path / "theirs/move_apple/0.json").write_text(json.dumps(made))
     result = run_grid(grid, tmp_path)
     assert rate(result, "move_apple", "theirs") == (0.7, 0.1)
@@ -214,6 +216,9 @@ def test_row_that_plans_again_counts_what_came_of_it(tmp_path):
     result = run_grid(grid, tmp_path, run=Maker())
     result.metrics["move_apple", "again", 0] |= {"replanned_success_rate": 0.9, "replanned_success_stderr": 0.02}
     assert "90 ± 2" in markdown(spec, "smoke", SMALL, result)
+    again = {"success": 9, "keypoint wrong": 0, "tracking lost": 1, "tracked but failed": 0}
+    result.metrics["move_apple", "again", 0]["policies"]["deterministic, replanned"] = {"outcomes": again}
+    assert "success: 90 %" in sankey(spec, result)
 
 
 def test_state_without_a_plan_is_a_failure(tmp_path):

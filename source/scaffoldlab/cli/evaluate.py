@@ -37,6 +37,10 @@ def run(args: argparse.Namespace) -> None:
     """Evaluates and prints the headline."""
     if args.trials < 1 or (args.episodes is not None and args.episodes < 1):
         raise ScaffoldError(f"evaluate: --trials is {args.trials}, --episodes {args.episodes}; allowed: at least 1.")
+    if args.perturb and args.replan != "perturbed":
+        raise ScaffoldError(
+            f"evaluate: --perturb is for --replan perturbed; got --replan {args.replan or 'not at all'}."
+        )
     from scaffoldlab.planners.making import SPLIT_PLANS, scripted_library, split_seed
     from scaffoldlab.plans.library import PlanLibrary
     from scaffoldlab.specs.models import load_task
@@ -81,7 +85,7 @@ def evaluate(name, checkpoint: Path, library, args: argparse.Namespace, console,
 
     state = checkpoint.parent / STATE
     evaluation = Evaluation(
-        task=name, checkpoint=checkpoint, library=library, trials=args.trials, seed=args.seed, device=args.device,
+        task=name, checkpoint=checkpoint, plans=library, trials=args.trials, seed=args.seed, device=args.device,
         overrides=with_default_presets(args.overrides, args.device), folder=args.out,
         training=json.loads(state.read_text())["curve"] if state.is_file() else [],
         replanner=replanner,

@@ -11,6 +11,9 @@ KEYPOINT_LIMIT = 0.05
 OUTCOMES = ("success", "keypoint wrong", "tracking lost", "tracked but failed")
 """Classes of an episode, in the order in which a failure is explained (Scaffolds, section 4.3)."""
 
+REPLANNED = "deterministic, replanned"
+"""Name of the policy under evaluation where plans are made again."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Episodes:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from scaffoldlab.errors import ScaffoldError
-from scaffoldlab.evaluation.episodes import OUTCOMES, Episodes
+from scaffoldlab.evaluation.episodes import OUTCOMES, REPLANNED, Episodes
 from scaffoldlab.evaluation.policies import load_policies
 from scaffoldlab.evaluation.report import plan_source, write_report
 from scaffoldlab.evaluation.rollout import TIMED_CLOSES, run_episodes, zero_action
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from scaffoldlab.evaluation.rollout import Policy
     from scaffoldlab.plans.library import PlanLibrary
 
-REPLANNED = "deterministic, replanned"
-"""Name of the policy under evaluation where plans are made again."""
-
 MOST_ENVS = {"cpu": 256, "cuda": 4096}
 """Envs at once; on a CPU more are no faster, and take longer to build."""
 
@@ -48,7 +45,7 @@ class Evaluation:
     Attributes:
         task: Task name.
         checkpoint: An rsl_rl checkpoint, or the ``policy.pt`` of ``scaffoldlab imitate``.
-        library: Plans of unseen initial states.
+        plans: Plans of unseen initial states.
         trials: Episodes per state and policy.
         seed: Seed of sampled actions.
         device: As in :func:`~scaffoldlab.tasks.simulation.make_cfg`.
@@ -60,7 +57,7 @@ class Evaluation:
 
     task: str
     checkpoint: Path
-    library: PlanLibrary
+    plans: PlanLibrary
     trials: int = 1
     seed: int = 0
     device: str | None = None
@@ -76,7 +73,7 @@ class Evaluation:
             progress: Called with (stage, done, total).
         """
         say = progress or (lambda stage, done, total: None)
-        rows = (2 + 1 + len(TIMED_CLOSES)) * len(self.library)
+        rows = (2 + 1 + len(TIMED_CLOSES)) * len(self.plans)
         cfg = make_cfg(self.task, num_envs=rows, device=self.device, seed=self.seed, overrides=self.overrides)
         physics, device = physics_name(cfg), cfg.sim.device
         batches = math.ceil(rows / MOST_ENVS[device.split(":")[0]])
@@ -89,21 +86,21 @@ class Evaluation:
         metrics = {
             "task": self.task,
             "instruction": load_task(self.task).task.instruction,
-            "plan_source": plan_source(self.library),
+            "plan_source": plan_source(self.plans),
             "physics": physics,
             "device": device,
             "seed": self.seed,
             "trials": self.trials,
             "env_steps": sum(e.error.size for e in episodes),
             "wall_seconds": round(seconds, 1),
-            "states_without_plan": states_without_plan(self.library),
+            "states_without_plan": states_without_plan(self.plans),
             "best_timed_close_success_rate": max(
                 e.success_rate for e in episodes if e.policy.startswith("timed close")
             ),
             "training_env_steps": self.training[-1]["env_steps"] if self.training else None,
             "training_wall_seconds": round(self.training[-1]["wall_seconds"], 1) if self.training else None,
             "checkpoint": str(self.checkpoint),
-            "plans_digest": self.library.digest,
+            "plans_digest": self.plans.digest,
         }
         if self.replanner is not None:
             again = next(e for e in episodes if e.policy == REPLANNED)
@@ -131,11 +128,11 @@ class Evaluation:
         """Deterministic and sampled policy, zero action and the timed closes, on the same states."""
         policies = self._policies(env)
         baselines = {"zero action": zero_action, **TIMED_CLOSES}
-        episodes = run_episodes(env, self.library, policies | baselines, trials=self.trials, on_step=on_step)
+        episodes = run_episodes(env, self.plans, policies | baselines, trials=self.trials, on_step=on_step)
         if self.replanner is not None:
             replanned = {REPLANNED: policies["deterministic"]}
             episodes += run_episodes(
-                env, self.library, replanned, trials=self.trials, replanner=self.replanner, on_step=on_step
+                env, self.plans, replanned, trials=self.trials, replanner=self.replanner, on_step=on_step
             )
         return episodes
 
@@ -149,7 +146,7 @@ class Evaluation:
         failed = [int(result.plan_id[i]) for i in order if not result.success[i]][: VIDEO_EPISODES // 2]
         succeeded = [int(result.plan_id[i]) for i in order if result.success[i]][: VIDEO_EPISODES - len(failed)]
         numbers = list(dict.fromkeys(succeeded + failed))
-        chosen = self.library.subset(numbers)
+        chosen = self.plans.subset(numbers)
         composition = load_task(self.task)
         cfg = make_cfg(self.task, num_envs=len(chosen), device=self.device, seed=self.seed, overrides=self.overrides)
         spec = composition.scene.camera

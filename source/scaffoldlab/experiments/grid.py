@@ -258,7 +258,7 @@ class _Graph:
         options = {
             "task": task,
             "checkpoint": self.policy(task, row, seed),
-            "plans": self.library(task, plans, "test", row),
+            "plans": self.plans(task, plans, "test", row),
             "trials": self.protocol.trials,
             "seed": seed,
         }
@@ -270,18 +270,18 @@ class _Graph:
     def policy(self, task: str, row: RowSpec, seed: int) -> Artefact:
         """The policy of a row."""
         experiment, protocol = self.experiment, self.protocol
-        train = self.library(task, row.plans, "train1", row)
+        train = self.plans(task, row.plans, "train1", row)
         if row.policy == "diffusion":
             assert row.teacher is not None
             teacher = self.policy(task, experiment.row(row.teacher), seed)
             demonstrations = {"teacher": teacher, "plans": train, "demonstrations": row.demonstrations}
             return self._artefact("imitate", {"task": task, **demonstrations, "seed": seed}, "policy.pt", row)
         minutes = experiment.minutes.get(task, protocol.minutes) if protocol.minutes_by_task else protocol.minutes
-        validation = self.library(task, row.plans, "validation", row)
+        validation = self.plans(task, row.plans, "validation", row)
         options = {"task": task, "plans": train, "validation": validation, "seed": seed, "minutes": minutes}
         return self._artefact("train", options, "model_best.pt", row)
 
-    def library(self, task: str, plans: PlansSpec, split: str, row: RowSpec) -> Artefact:
+    def plans(self, task: str, plans: PlansSpec, split: str, row: RowSpec) -> Artefact:
         """Plans for a split, for the training or the test of a row."""
         options: dict[str, Any] = {
             "task": task,
@@ -295,7 +295,7 @@ class _Graph:
             options["waypoints"] = plans.waypoints
         options |= _perturb(plans) | _asking(plans)
         if plans.planner == "prerecorded":
-            options["recorded"] = self.library(task, row.plans, "train1", row)
+            options["recorded"] = self.plans(task, row.plans, "train1", row)
         if plans.refined:
             options["examples"] = self.examples(task, plans, row)
         return _artefact("plan", options, "*.plans.npz")

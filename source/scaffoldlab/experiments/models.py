@@ -66,6 +66,10 @@ class RowSpec(Strict):
             raise ValueError("a diffusion policy needs 'teacher' and 'demonstrations', and no other policy has them")
         if self.measured and self.model_fields_set - {"name", "measured"}:
             raise ValueError("a row that is 'measured' elsewhere has nothing but its name besides")
+        try:
+            (self.measured or "").format(task="", seed=0)
+        except (KeyError, IndexError, ValueError):
+            raise ValueError("'measured' is a path in which {task} and {seed} may stand, and no other braces") from None
         return self
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scaffoldlab.evaluation.episodes import OUTCOMES
+from scaffoldlab.evaluation.episodes import OUTCOMES, REPLANNED
 from scaffoldlab.evaluation.plots import COLORS, new_figure
 from scaffoldlab.experiments.models import COMMON_DIFFERENCES, ExperimentSpec, Protocol, RowSpec
 from scaffoldlab.files import write_atomic
@@ -32,7 +32,7 @@ def rate(result: GridResult, task: str, row: str, key: str = "success_rate") -> 
     found = [m for m in _metrics(result, task, row) if m.get(key) is not None]
     if not found:
         return math.nan, math.nan
-    planned = [1 / (1 + (m.get("states_without_plan") or 0) * m["trials"] / m["episodes"]) for m in found]
+    planned = [_planned(m) for m in found]
     rates = np.array([share * m[key] for share, m in zip(planned, found, strict=True)])
     if len(rates) > 1:
         return float(rates.mean()), float(rates.std(ddof=1) / math.sqrt(len(rates)))
@@ -43,6 +43,14 @@ def training_minutes(result: GridResult, task: str, row: str) -> float:
     """How long the policies of a cell were trained [min], mean over its seeds; NaN where nobody says."""
     found = [m["training_wall_seconds"] / 60 for m in _metrics(result, task, row) if m.get("training_wall_seconds")]
     return float(np.mean(found)) if found else math.nan
+
+
+def _planned(metrics: dict[str, Any]) -> float:
+    """Share of the states for which there was a plan; all where nobody says otherwise."""
+    if not (missing := metrics.get("states_without_plan")):
+        return 1.0
+    states = metrics["episodes"] / metrics["trials"]
+    return states / (states + missing)
 
 
 def _metrics(result: GridResult, task: str, row: str) -> list[dict[str, Any]]:
@@ -185,8 +193,9 @@ def sankey(experiment: ExperimentSpec, result: GridResult) -> str:
     import plotly.graph_objects as go
 
     counts = dict.fromkeys(OUTCOMES, 0)
-    for metrics in result.metrics.values():
-        for outcome, count in metrics["policies"]["deterministic"]["outcomes"].items():
+    for (_, row, _), metrics in result.metrics.items():
+        policy = REPLANNED if experiment.row(row).replan else "deterministic"
+        for outcome, count in metrics["policies"][policy]["outcomes"].items():
             counts[outcome] += count
     done, wrong, lost, tracked = (counts[name] for name in OUTCOMES)
     total = max(1, sum(counts.values()))

@@ -21,6 +21,8 @@ def open_archive(path: Path, kind: str, *, most_bytes: float = math.inf) -> zipf
     Raises:
         ScaffoldError: It is none or cut off, unpacks to far more than it holds, is encrypted, or names a way out.
     """
+    # Besides BadZipFile, zipfile raises ValueError for offsets out of the file, and NotImplementedError for an archive
+    # in several volumes or of a later version of the format: to a user, all of them are a file to export again.
     try:
         archive = zipfile.ZipFile(path)
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
