@@ -507,7 +507,7 @@ class Composition(Strict):
 
     def digest(self) -> str:
         """Digest of everything that defines the task: its file, those of scene and robot, and their assets'."""
-        digest = hashlib.sha256(self.model_dump_json(exclude={"source"}, exclude_defaults=True).encode())
+        digest = hashlib.sha256(self.model_dump_json(exclude={"source"}, exclude_none=True).encode())
         for usd in sorted({asset.usd for asset in self.scene.assets} | {self.robot.usd}):
             digest.update(self.usd(usd).read_bytes())
         return digest.hexdigest()

@@ -51,12 +51,9 @@ def read_cloud(path: Path, *, seen_from: np.ndarray | None = None) -> Background
 def _read_npz(path: Path) -> "PointCloud":
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {
-                kind: file[name]
-                for kind, names in (("points", POINTS), ("colors", COLORS), ("normals", NORMALS))
-                for name in names[::-1]
-                if name in file
-            }
+            kinds = {"points": POINTS, "colors": COLORS, "normals": NORMALS}
+            found = {kind: next((name for name in names if name in file), None) for kind, names in kinds.items()}
+            arrays = {kind: file[name] for kind, name in found.items() if name is not None}
             got = ", ".join(f"{name} {file[name].shape}" for name in file) or "nothing"
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ScaffoldError(f"{path}: no .npz file of NumPy arrays ({error}). Export the cloud again.") from None
@@ -68,7 +65,8 @@ def _read_npz(path: Path) -> "PointCloud":
         )
     if "colors" in arrays and (arrays["colors"].dtype.kind != "f" or arrays["colors"].max(initial=0) > 1):
         arrays["colors"] = arrays["colors"] / 255
-    o3d, cloud = open3d(), open3d().geometry.PointCloud()
+    o3d = open3d()
+    cloud = o3d.geometry.PointCloud()
     for kind, array in arrays.items():
         setattr(cloud, kind, o3d.utility.Vector3dVector(array.astype(float)))
     return cloud
