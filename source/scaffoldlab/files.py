@@ -54,7 +54,7 @@ def keep_settings(path: Path, settings: dict[str, Any]) -> None:
     """
     before = json.loads(path.read_text()) if path.is_file() else settings
     for name, value in settings.items():
-        if before.get(name) != value:
+        if before.get(name, value) != value:  # what an earlier version did not know cannot differ
             raise ScaffoldError(
                 f"{path}: what is here was made with {name} = {before.get(name)}; got {value}. Go on with the same "
                 "settings, or give another folder (--out)."

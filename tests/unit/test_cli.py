@@ -194,6 +194,19 @@ def test_planning_with_a_model_needs_an_endpoint(capsys, tmp_path):
     assert "no endpoint" in message and "SCAFFOLDLAB_BASE_URL" in message
 
 
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (["--oracle", "keypoints"], "--oracle is for plans by perturbed, vlm, replay; got --planner scripted"),
+        (["--votes", "3"], "--votes is for plans by perturbed, vlm, replay; got --planner scripted"),
+        (["--check-collisions"], "--check-collisions is for plans by perturbed, vlm, replay"),
+        (["--planner", "goal", "--orientation"], "--orientation is for plans by scripted, perturbed, vlm, replay"),
+    ],
+)
+def test_options_of_other_planners_are_refused(option, words, capsys, tmp_path):
+    assert words in error(capsys, "plan", "--task", "move_apple", *option, "--out", tmp_path / "plans")
+
+
 def test_replay_needs_a_ledger(capsys, tmp_path):
     message = error(capsys, "plan", "--task", "move_apple", "--planner", "replay", "--out", tmp_path / "plans")
     assert "move_apple-replay.ledger.jsonl" in message

@@ -8,6 +8,7 @@ import pytest
 
 from scaffoldlab.camera import Camera, RgbdImage
 from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.evaluation.report import plan_source
 from scaffoldlab.geometry import pose_apply
 from scaffoldlab.planners.base import Planner
 from scaffoldlab.planners.ledger import Ledger
@@ -308,6 +309,14 @@ def test_orientation_of_a_model_becomes_the_wrist_track(apple, model):
         np.testing.assert_allclose(turned, np.linspace(0, 60, 20), atol=0.6)  # it saw whole degrees
         _, wrist = plan.tracks(200)
         assert np.degrees(np.abs(np.diff(wrist[:, 3:], axis=0))).max() < 1
+
+
+def test_keypoints_that_are_true_stay_where_the_task_has_them(apple, model):
+    """The apple's keypoint is its middle; one that a model has pointed to lies on its surface."""
+    planner = vlm_planner(settings(model), check=plan_check(apple), true_keypoints=True)
+    library = make_library(apple, planner, count=2, seed=7)
+    assert [k.point_b for k in library.plans[0].keypoints] == [tuple(k.point) for k in apple.task.keypoints]
+    assert plan_source(library) == "gemini-loopback, keypoints by the oracle"
 
 
 @pytest.mark.parametrize("task", ["move_apple", "open_drawer"])

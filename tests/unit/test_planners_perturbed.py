@@ -42,6 +42,14 @@ def test_settings_are_read_and_the_rest_keeps_its_default():
     assert Perturbation.parse("") == Perturbation()
 
 
+def test_oracle_takes_away_the_errors_of_its_part_and_no_others():
+    usual = Perturbation(hand_m=0.02)
+    right = usual.with_oracle("keypoints")
+    assert right == Perturbation(hand_m=0.02, pixel_px=0, wrong_object=0)
+    assert right.with_oracle("trajectory") == Perturbation.parse(NONE)
+    assert usual.with_oracle("trajectory") == Perturbation(waypoint_m=0, axis_flip=0, no_dwell=0)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -190,6 +198,15 @@ def test_it_plans_from_a_state_in_the_middle_of_an_episode(apple):
     waypoints = planner(apple).plan(request)
     np.testing.assert_allclose(waypoints.located_e[0], state["apple"][:3], atol=1e-12)
     np.testing.assert_allclose(waypoints.hand_e[0], state["hand"][:3], atol=1e-12)
+
+
+def test_hand_turns_with_the_door_however_hasty_and_wrong_the_plan_is():
+    fridge = load_task("open_fridge")
+    for text in ("", "no_dwell=1,waypoint_m=0.01,pixel_px=8"):
+        made = make_library(fridge, planner(fridge, text, orientation=True), count=3, seed=5)
+        assert made.header["orientation"] is True
+        for plan in made.plans:
+            np.testing.assert_allclose(np.degrees(plan.wrist_e[-1, 3:] - plan.wrist_e[0, 3:]), (0, 0, -75), atol=1e-9)
 
 
 def test_votes_outvote_what_goes_wrong_now_and_then(apple):

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from scaffoldlab.geometry import pose_apply
+from scaffoldlab.geometry import matrix_from_rpy, pose_apply
 from scaffoldlab.planners.base import PlanRequest
 from scaffoldlab.planners.making import make_request
-from scaffoldlab.planners.scripted import oracle_waypoints
+from scaffoldlab.planners.scripted import ScriptedPlanner, oracle_waypoints
 from scaffoldlab.specs.initial_state import body_poses, sample_initial_state
 from scaffoldlab.specs.models import OracleStage, load_task
 
@@ -62,6 +62,22 @@ def test_planned_handle_of_the_fridge_is_where_the_door_takes_it():
         there = pose_apply(poses["fridge/door"], np.array(handle.point))
         np.testing.assert_allclose(keypoints[begin + step, 0], there, atol=1e-6)
         np.testing.assert_allclose(hand[begin + step], there, atol=1e-6)
+
+
+def test_hand_that_turns_keeps_to_the_door_it_pulls():
+    """Seen from the door the palm looks the same at every step; without the option it keeps its orientation."""
+    composition = load_task("open_fridge")
+    stages, asked = composition.task.oracle, make_request(composition, seed=0, index=0)
+    begin = sum(s.waypoints for s in stages[: [s.name for s in stages].index("pull")])
+    turning, stiff = ScriptedPlanner(stages, orientation=True).plan(asked), ScriptedPlanner(stages).plan(asked)
+    assert turning.wrist_rpy is not None and stiff.wrist_rpy is None
+    np.testing.assert_array_equal(turning.hand_e, stiff.hand_e)
+    np.testing.assert_array_equal(turning.wrist_rpy[: begin + 1], np.tile(asked.hand_rpy, (begin + 1, 1)))
+    at_first = matrix_from_rpy(asked.hand_rpy)
+    for step in range(8):
+        door = matrix_from_rpy(np.array([0, 0, -np.radians(75 * step / 7)]))
+        np.testing.assert_allclose(matrix_from_rpy(turning.wrist_rpy[begin + step]), door @ at_first, atol=1e-9)
+    np.testing.assert_array_equal(turning.wrist_rpy[begin + 7 :], np.tile(turning.wrist_rpy[-1], (4, 1)))
 
 
 @pytest.mark.parametrize("task", ["close_pliers", "close_scissors"])

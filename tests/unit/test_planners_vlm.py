@@ -19,13 +19,16 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from scaffoldlab.camera import Camera, RgbdImage
 from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.keypoints.keypoint import Keypoint
 from scaffoldlab.planners.base import PlanRequest, Waypoints
 from scaffoldlab.planners.endpoint import EndpointError
 from scaffoldlab.planners.ledger import Ledger
 from scaffoldlab.planners.meter import BudgetError
 from scaffoldlab.planners.replay import replay_planner
+from scaffoldlab.planners.scripted import ScriptedPlanner
 from scaffoldlab.planners.settings import VlmSettings
 from scaffoldlab.planners.vlm import prompt, relative, sent_image, vlm_planner
+from scaffoldlab.specs.models import load_task
 from vlm_server import Behaviour, VlmServer
 
 KEY = "sk-secret-0123456789"
@@ -93,10 +96,11 @@ def records(tmp_path):
 def plan(server, tmp_path):
     """Plans once with the loopback model, a ledger and the given settings."""
 
-    def run(asked=None, *, check=None, examples=None, **changes):
-        planner = vlm_planner(
-            options(server, **changes), ledger=tmp_path / "ledger.jsonl", check=check, examples=examples
-        )
+    parts = ("check", "examples", "true_keypoints", "trajectories")
+
+    def run(asked=None, **changes):
+        given = {part: changes.pop(part) for part in parts if part in changes}
+        planner = vlm_planner(options(server, **changes), ledger=tmp_path / "ledger.jsonl", **given)
         return planner.plan(asked or request())
 
     return run
@@ -208,6 +212,43 @@ def test_reserved_keypoint_name_and_missing_image_are_refused_before_any_call(pl
     with pytest.raises(ScaffoldError, match="vlm planner needs an image"):
         plan(request(image=None))
     assert not server.requests
+
+
+# --- what an oracle does in the model's place ----------------------------------------------------------------------
+
+
+def test_model_that_is_told_the_keypoints_is_asked_for_their_trajectory_only(plan, server):
+    keypoints_e = np.array([[0.0, 0.30, 0.02], [0.10, -0.30, 0.0]])
+    keypoints = (Keypoint("apple", "apple", (0, 0, 0)), Keypoint("cutting board", "cutting_board", (0, 0, 0.008)))
+    waypoints = plan(request(image=None, keypoints_e=keypoints_e, keypoints=keypoints), true_keypoints=True)
+    assert server.kinds() == ["trajectory"]
+    np.testing.assert_array_equal(waypoints.located_e, keypoints_e)
+    np.testing.assert_array_equal(waypoints.keypoints_e[0], keypoints_e)
+    assert waypoints.keypoints == keypoints and waypoints.pixels is None
+    assert waypoints.source["oracle"] == "keypoints" and waypoints.source["repairs"] == 0
+
+
+def test_trajectory_of_the_oracle_goes_from_where_the_model_has_pointed(plan, server):
+    stages = load_task("move_apple").task.oracle
+    waypoints = plan(trajectories=ScriptedPlanner(stages))
+    assert server.kinds() == ["keypoints"]
+    np.testing.assert_allclose(waypoints.pixels, [[50, 100], [155, 100]], atol=1)
+    pointed = request(keypoints_e=waypoints.located_e)
+    np.testing.assert_array_equal(waypoints.keypoints_e, ScriptedPlanner(stages).plan(pointed).keypoints_e)
+    assert waypoints.source["oracle"] == "trajectory" and waypoints.source["repairs"] == 0
+
+
+def test_oracle_of_both_parts_is_no_model(plan):
+    with pytest.raises(ScaffoldError, match="nothing is left to ask"):
+        plan(true_keypoints=True, trajectories=ScriptedPlanner([]))
+
+
+def test_replay_with_the_same_oracle_gives_the_same_plan(plan, tmp_path):
+    asked = request(image=None, keypoints_e=np.array([[0.0, 0.30, 0.02], [0.10, -0.30, 0.0]]))
+    recorded = plan(asked, true_keypoints=True)
+    again = replay_planner(tmp_path / "ledger.jsonl", true_keypoints=True).plan(asked)
+    np.testing.assert_array_equal(again.keypoints_e, recorded.keypoints_e)
+    assert again.source["oracle"] == "keypoints"
 
 
 # --- orientation and votes ------------------------------------------------------------------------------------------

@@ -10,13 +10,13 @@ from rich.console import Console
 
 from scaffoldlab.cli import evaluate as evaluate_command
 from scaffoldlab.cli.common import add_simulation, add_task, progress_bar, quiet, task_name
-from scaffoldlab.cli.plan import add_vlm, make_planner
+from scaffoldlab.cli.plan import PLANNER_OPTIONS, add_vlm, make_planner
 from scaffoldlab.files import keep_settings
 
 SPLITS = {"train": 64, "validation": 64, "test": 100}
 """Plans of each split; their initial states differ."""
 
-SETTINGS = ("task", "planner", "model", "noise", "seed", "num_envs", "device", "overrides")
+SETTINGS = ("task", "planner", "model", "noise", "seed", "num_envs", "device", "overrides", *PLANNER_OPTIONS)
 """Arguments that cannot change when a run goes on."""
 
 
@@ -84,7 +84,7 @@ def _library(name: str, split: str, count: int, args: argparse.Namespace, consol
         job = bar.add_task(f"{split} plans", total=count)
         library = make_library(
             composition, planner, count=count, seed=seed, noise=args.noise, images=images,
-            concurrency=args.concurrency if planner.needs_image else 1, on_plan=lambda index, failure: bar.advance(job),
+            concurrency=args.concurrency, on_plan=lambda index, failure: bar.advance(job),
         )  # fmt: skip
     if len(library) < count:
         console.print(f"{split}: {len(library)} of {count} plans; the ledger beside {path} says why", highlight=False)

@@ -2,15 +2,24 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scaffoldlab.cli.common import add_simulation, add_task, progress_bar, quiet, task_name
 from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.planners.base import ORACLE_PARTS
 from scaffoldlab.planners.making import SPLIT_PLANS, SPLITS
 
 if TYPE_CHECKING:
     from scaffoldlab.planners.base import Examples, Planner
     from scaffoldlab.specs.models import Composition
+
+PLANNER_OPTIONS = {
+    "orientation": ("scripted", "perturbed", "vlm", "replay"),
+    "oracle": ("perturbed", "vlm", "replay"),
+    "votes": ("perturbed", "vlm", "replay"),
+    "check_collisions": ("perturbed", "vlm", "replay"),
+}
+"""Options that change plans, and the planners that have them."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +52,10 @@ def add_vlm(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default=None, help="model of the endpoint; or SCAFFOLDLAB_MODEL")
     parser.add_argument("--points", default=None, help="point convention; by default guessed from the model's name")
     parser.add_argument("--concurrency", type=int, default=4, help="calls at the same time")
-    parser.add_argument("--orientation", action="store_true", help="the model also says how the hand is turned")
+    parser.add_argument("--orientation", action="store_true", help="plans also say how the hand is turned")
+    parser.add_argument(
+        "--oracle", choices=ORACLE_PARTS, default=None, help="what the oracle does in the place of a model that errs"
+    )
     parser.add_argument("--votes", type=int, default=1, help="answers asked for each plan; the most central is taken")
     parser.add_argument("--check-collisions", action="store_true", help="refuse plans through what cannot move")
     parser.add_argument("--timeout", type=float, default=120.0, help="time-out of a call [s]")
@@ -96,7 +108,7 @@ def run(args: argparse.Namespace) -> None:
             library = make_library(
                 composition, planner, count=args.num_plans, seed=seed, noise=args.noise, split=args.split,
                 waypoint_count=args.waypoints, images=images if planner.needs_image else None,
-                concurrency=args.concurrency if planner.needs_image else 1, on_plan=on_plan,
+                concurrency=args.concurrency, on_plan=on_plan,
             )  # fmt: skip
         path = library.save(args.out / f"{stem}.plans.npz")
         drawn = draw(library, images, args.out / f"{stem}-pictures", args.pictures)
@@ -135,19 +147,32 @@ def make_planner(
     from scaffoldlab.planners.making import plan_check
     from scaffoldlab.planners.scripted import ScriptedPlanner
 
+    for option, planners in PLANNER_OPTIONS.items():
+        value = getattr(args, option)
+        if args.planner not in planners and (value is True or value not in (None, False, 1)):
+            raise ScaffoldError(
+                f"--{option.replace('_', '-')} is for plans by {', '.join(planners)}; got --planner {args.planner}."
+            )
+    oracle = ScriptedPlanner(composition.task.oracle, orientation=args.orientation)
     if args.planner == "scripted":
-        return ScriptedPlanner(composition.task.oracle)
+        return oracle
     if args.planner in ("prerecorded", "goal"):
         return _baseline(composition, args)
     check = plan_check(composition, collisions=args.check_collisions)
     if args.planner == "perturbed":
         from scaffoldlab.planners.perturbed import Perturbation, PerturbedPlanner
 
-        return PerturbedPlanner(composition, Perturbation.parse(args.perturb), check=check, votes=args.votes)
+        errors = Perturbation.parse(args.perturb)
+        return PerturbedPlanner(
+            composition, errors.with_oracle(args.oracle) if args.oracle else errors, check=check, votes=args.votes,
+            orientation=args.orientation,
+        )  # fmt: skip
+    oracle_part: dict[str, Any] = {"true_keypoints": args.oracle == "keypoints"}
+    oracle_part |= {"trajectories": oracle} if args.oracle == "trajectory" else {}
     if args.planner == "replay":
         from scaffoldlab.planners.replay import replay_planner
 
-        return replay_planner(ledger, check=check, examples=examples)
+        return replay_planner(ledger, check=check, examples=examples, **oracle_part)
     from scaffoldlab.planners.settings import VlmSettings
     from scaffoldlab.planners.vlm import vlm_planner
 
@@ -157,7 +182,7 @@ def make_planner(
         price_in_usd=args.price_in, price_out_usd=args.price_out, orientation=args.orientation, votes=args.votes,
     )  # fmt: skip
     ledger.parent.mkdir(parents=True, exist_ok=True)
-    return vlm_planner(settings, ledger=ledger, check=check, examples=examples)
+    return vlm_planner(settings, ledger=ledger, check=check, examples=examples, **oracle_part)
 
 
 def _baseline(composition: "Composition", args: argparse.Namespace) -> "Planner":

@@ -10,7 +10,7 @@ import numpy as np
 
 from scaffoldlab.cli.common import add_simulation, add_task, progress_bar, quiet, task_name
 from scaffoldlab.cli.evaluate import find_checkpoint
-from scaffoldlab.cli.plan import add_vlm, make_planner
+from scaffoldlab.cli.plan import PLANNER_OPTIONS, add_vlm, make_planner
 from scaffoldlab.errors import ScaffoldError, unknown_name
 from scaffoldlab.planners.making import SPLIT_PLANS, SPLITS
 from scaffoldlab.plans.library import SUFFIX, PlanLibrary
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> None:
             count=args.num_plans, seed=args.seed, concurrency=args.concurrency, drawn=args.pictures,
             settings={
                 "planner": args.planner, "model": args.model or os.environ.get("SCAFFOLDLAB_MODEL"),
-                "orientation": args.orientation, "votes": args.votes,
+                **{option: getattr(args, option) for option in PLANNER_OPTIONS},
                 "trials": args.trials, "checkpoint": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
             },
         ).run(lambda finished: console.print(sentence(finished), highlight=False))  # fmt: skip

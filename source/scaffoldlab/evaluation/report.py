@@ -131,7 +131,8 @@ def write_report(
 def plan_source(library: "PlanLibrary") -> str:
     """Who made the plans, in the words of the report.
 
-    ``oracle``, ``oracle, perturbed (axis_flip 0.05, ...)``, ``recorded (model)`` or the model's name.
+    ``oracle``, ``oracle, perturbed (axis_flip 0.05, ...)``, ``recorded (model)`` or the model's name, and
+    ``..., keypoints by the oracle`` where an oracle did a part.
     """
     planner = library.header.get("planner", "")
     model = library.plans[0].provenance.get("model", "unknown model")
@@ -144,6 +145,8 @@ def plan_source(library: "PlanLibrary") -> str:
         "goal": "oracle, its goal only",
     }
     source = sources.get(planner, str(model))
+    if part := library.plans[0].provenance.get("oracle"):
+        source += f", {part} by the oracle"
     noise = library.header.get("waypoint_noise_m", 0.0)
     return f"{source} with {100 * noise:g} cm waypoint noise" if noise else source
 

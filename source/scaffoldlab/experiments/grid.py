@@ -335,8 +335,9 @@ def _perturb(plans: PlansSpec) -> dict[str, str]:
 def _asking(plans: PlansSpec) -> dict[str, Any]:
     """Options of a model, and of its stand-in; the model is one of the inputs."""
     options: dict[str, Any] = {"votes": plans.votes} if plans.votes > 1 else {}
-    if plans.check_collisions:
-        options["check-collisions"] = True
+    options |= {"check-collisions": True} if plans.check_collisions else {}
+    options |= {"orientation": True} if plans.orientation else {}
+    options |= {"oracle": plans.oracle} if plans.oracle else {}
     if plans.planner == "vlm" and (model := os.environ.get("SCAFFOLDLAB_MODEL")):
         options["model"] = model
     return options

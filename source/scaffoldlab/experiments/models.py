@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from scaffoldlab.errors import unknown_name
+from scaffoldlab.planners.base import OraclePart
 from scaffoldlab.specs.models import Strict, read_yaml
 from scaffoldlab.specs.paths import roots
 
@@ -27,6 +28,10 @@ class PlansSpec(Strict):
     """Answers of a model or of the perturbed planner, of which the most central is taken."""
     check_collisions: bool = False
     """Whether plans of these two through what cannot move are refused."""
+    oracle: OraclePart | None = None
+    """What the oracle does in the place of these two."""
+    orientation: bool = False
+    """Whether plans also say how the hand is turned."""
     refined: Annotated[int, Field(ge=0, le=REFINEMENTS)] = 0
     """Rounds of few-shot refinement before; a model only."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
@@ -80,6 +80,12 @@ def medoid(answers: Sequence[Waypoints]) -> int:
     points_e = np.stack([np.concatenate((a.keypoints_e, a.hand_e[:, None]), 1) for a in answers])
     distances = np.linalg.norm(points_e[:, None] - points_e, axis=-1).mean((-1, -2))
     return int(distances.sum(1).argmin())
+
+
+type OraclePart = Literal["keypoints", "trajectory"]
+"""What the oracle may do in a planner's place, to see which part of it errs (Scaffolds, section 4.2)."""
+
+ORACLE_PARTS: tuple[OraclePart, ...] = get_args(OraclePart.__value__)
 
 
 type Check = Callable[[PlanRequest, Waypoints], list[str]]

@@ -117,7 +117,7 @@ def make_plan(
         raise ScaffoldError(f"plan {request.index}: " + " ".join(reasons))
     state = request.state or sample_initial_state(composition, seed=request.seed, index=request.index)
     keypoints, keypoints_e = waypoints.keypoints or request.keypoints, waypoints.keypoints_e.copy()
-    if planner.needs_image:
+    if planner.needs_image and waypoints.keypoints is None:
         poses, surfaces = body_poses(composition, state), body_surfaces(composition)
         keypoints = tuple(
             keypoint_snapped(point, name, surfaces, poses)[0]

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scaffoldlab.errors import ScaffoldError, unknown_name
 from scaffoldlab.geometry import pose_apply, pose_apply_inverse
 from scaffoldlab.keypoints.keypoint import Keypoint
-from scaffoldlab.planners.base import Check, Planner, PlanRequest, Waypoints, medoid
+from scaffoldlab.planners.base import Check, OraclePart, Planner, PlanRequest, Waypoints, medoid
 from scaffoldlab.planners.scripted import ScriptedPlanner
 from scaffoldlab.plans.plan import interpolate
 from scaffoldlab.plans.validation import AXIS_FLIPS
@@ -45,6 +45,12 @@ class Perturbation(BaseModel):
     misjudged. Nothing of it averages out over the waypoints, as that of ``waypoint_m`` does."""
     no_dwell: _Probability = 0.1
     """Probability that the hand never waits, e.g. for the fingers to close."""
+
+    def with_oracle(self, part: OraclePart) -> Self:
+        """The same without the errors of what the oracle does."""
+        wrong_keypoints = ("pixel_px", "wrong_object")
+        names = [name for name in type(self).model_fields if (name in wrong_keypoints) == (part == "keypoints")]
+        return self.model_copy(update=dict.fromkeys(names, 0.0))
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -84,6 +90,7 @@ class PerturbedPlanner(Planner):
         check: Reasons why waypoints are no plan.
         repairs: Times that it draws anew when there are reasons.
         votes: Answers drawn for each plan; the one nearest to all others is taken.
+        orientation: The hand turns as the oracle's does, whatever its errors; else it keeps its orientation.
     """
 
     name = "perturbed"
@@ -97,18 +104,21 @@ class PerturbedPlanner(Planner):
         check: Check | None = None,
         repairs: int = 1,
         votes: int = 1,
+        orientation: bool = False,
     ) -> None:
         if votes < 1:
             raise ScaffoldError(f"perturbed planner: votes is {votes}; allowed: at least 1.")
         self.perturbation = perturbation or Perturbation()
         self._composition, self._check, self._repairs, self._votes = composition, check, repairs, votes
+        self._orientation = orientation
         self.camera = composition.scene.camera.camera()
 
     @property
     def header(self) -> dict[str, Any]:
         """The error model, for the header of a library."""
-        votes = {} if self._votes == 1 else {"votes": self._votes}
-        return {"perturbation": self.perturbation.model_dump()} | votes
+        options = {"votes": self._votes} if self._votes > 1 else {}
+        options |= {"orientation": True} if self._orientation else {}
+        return {"perturbation": self.perturbation.model_dump()} | options
 
     def plan(self, request: PlanRequest) -> Waypoints:
         """The oracle's waypoints with errors, and what the errors were in their provenance; of several votes the
@@ -205,13 +215,17 @@ class PerturbedPlanner(Planner):
     def _oracle(self, request: PlanRequest, *, dwell: bool) -> Waypoints:
         stages = self._composition.task.oracle
         if dwell:
-            return ScriptedPlanner(stages).plan(request)
+            return ScriptedPlanner(stages, orientation=self._orientation).plan(request)
         moving = [stage for stage in stages if stage.hand is not None]
-        hasty = ScriptedPlanner(moving).plan(replace(request, waypoint_count=1 + sum(s.waypoints for s in moving)))
+        waypoint_count = 1 + sum(stage.waypoints for stage in moving)
+        hasty = ScriptedPlanner(moving, orientation=self._orientation).plan(
+            replace(request, waypoint_count=waypoint_count)
+        )
         return replace(
             hasty,
             keypoints_e=interpolate(hasty.keypoints_e, request.waypoint_count),
             hand_e=interpolate(hasty.hand_e, request.waypoint_count),
+            wrist_rpy=interpolate(hasty.wrist_rpy, request.waypoint_count) if hasty.wrist_rpy is not None else None,
         )
 
     def _initial(self, request: PlanRequest) -> dict[str, np.ndarray]:

@@ -5,7 +5,7 @@ import os
 from dataclasses import replace
 
 from scaffoldlab.errors import ScaffoldError
-from scaffoldlab.planners.base import Check, Examples
+from scaffoldlab.planners.base import Check, Examples, Planner
 from scaffoldlab.planners.endpoint import Call, EndpointError, Reply
 from scaffoldlab.planners.ledger import Ledger
 from scaffoldlab.planners.settings import VlmSettings
@@ -54,6 +54,8 @@ def replay_planner(
     settings: VlmSettings | None = None,
     check: Check | None = None,
     examples: Examples | None = None,
+    true_keypoints: bool = False,
+    trajectories: Planner | None = None,
 ) -> VlmPlanner:
     """A planner that repeats the plans of a ledger, without endpoint, key or cost.
 
@@ -62,6 +64,8 @@ def replay_planner(
         settings: Those it ran with; None takes model, parameters and point convention from the ledger.
         check: Reasons why waypoints are no plan, as for the vlm planner.
         examples: Those it ran with; with others the recorded replies answer all the same, marked as inexact.
+        true_keypoints: As it ran with.
+        trajectories: Those it ran with.
 
     Raises:
         ScaffoldError: The file is no ledger or has no replies, or its calls went to several models.
@@ -74,7 +78,13 @@ def replay_planner(
     if settings is None:
         settings = _recorded_settings(book, models)
     return VlmPlanner(
-        RecordedEndpoint(book, settings.model or models[-1]), settings, name="replay", check=check, examples=examples
+        RecordedEndpoint(book, settings.model or models[-1]),
+        settings,
+        name="replay",
+        check=check,
+        examples=examples,
+        true_keypoints=true_keypoints,
+        trajectories=trajectories,
     )
 
 

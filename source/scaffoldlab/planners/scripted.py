@@ -1,5 +1,7 @@
 """The scripted oracle: waypoints from the task's stages and the true keypoint positions. It sees what no model sees."""
 
+from typing import Any
+
 import numpy as np
 
 from scaffoldlab.errors import ScaffoldError
@@ -9,25 +11,40 @@ from scaffoldlab.specs.models import OracleStage
 
 
 class ScriptedPlanner(Planner):
-    """Plans by the ``oracle`` stages of a task file."""
+    """Plans by the ``oracle`` stages of a task file.
+
+    Args:
+        stages: The stages.
+        orientation: The hand turns along its arcs, as a door does that it holds; else it keeps its orientation.
+    """
 
     name = "scripted"
     needs_image = False
 
-    def __init__(self, stages: list[OracleStage]):
-        self.stages = stages
+    def __init__(self, stages: list[OracleStage], *, orientation: bool = False):
+        self.stages, self.orientation = stages, orientation
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """Whether the hand turns, for the header of a library."""
+        return {"orientation": True} if self.orientation else {}
 
     def plan(self, request: PlanRequest) -> Waypoints:
         """Waypoints of the stages, resampled evenly when another count is asked for."""
         keypoints_e, hand_e = oracle_waypoints(self.stages, request)
+        wrist_rpy = request.hand_rpy + oracle_turns(self.stages)[:, None] * (0.0, 0.0, 1.0)
         count = request.waypoint_count
         if count < 2:
             raise ScaffoldError(f"task {request.task!r}: a plan needs at least 2 waypoints; got {count}.")
         if count != len(hand_e):
             at = np.linspace(0, len(hand_e) - 1, count).round().astype(int)
-            keypoints_e, hand_e = keypoints_e[at], hand_e[at]
+            keypoints_e, hand_e, wrist_rpy = keypoints_e[at], hand_e[at], wrist_rpy[at]
         return Waypoints(
-            keypoints_e=keypoints_e, hand_e=hand_e, located_e=request.keypoints_e, source={"planner": self.name}
+            keypoints_e=keypoints_e,
+            hand_e=hand_e,
+            wrist_rpy=wrist_rpy if self.orientation else None,
+            located_e=request.keypoints_e,
+            source={"planner": self.name},
         )
 
 
@@ -46,6 +63,16 @@ def oracle_waypoints(stages: list[OracleStage], request: PlanRequest) -> tuple[n
             keypoint_rows.append(keypoints)
             hand_rows.append(hand)
     return np.stack(keypoint_rows), np.stack(hand_rows)
+
+
+def oracle_turns(stages: list[OracleStage]) -> np.ndarray:
+    """How far the arcs have turned the hand about z [rad], shape (n,)."""
+    steps = [
+        np.radians(stage.hand.arc.angle_deg) / stage.waypoints if stage.hand and stage.hand.arc else 0.0
+        for stage in stages
+        for _ in range(stage.waypoints)
+    ]
+    return np.cumsum([0.0, *steps])
 
 
 class _Motion:

@@ -12,7 +12,7 @@ from jinja2 import Environment
 
 from scaffoldlab.camera import RgbdImage
 from scaffoldlab.errors import ScaffoldError
-from scaffoldlab.planners.base import Check, Examples, Planner, PlanRequest, Waypoints, medoid
+from scaffoldlab.planners.base import Check, Examples, OraclePart, Planner, PlanRequest, Waypoints, medoid
 from scaffoldlab.planners.endpoint import (
     Call,
     ChatEndpoint,
@@ -34,7 +34,7 @@ class VlmPlanner(Planner):
     """Plans with a vision-language model (Scaffolds, section 3.2); safe to call from several threads.
 
     A plan takes two queries: the pixels of the keypoints, lifted through the depth image, then the waypoints. A
-    reply that cannot be used is sent back with the reasons.
+    reply that cannot be used is sent back with the reasons. An oracle may do one of the two (section 4.2).
 
     Args:
         endpoint: Who answers.
@@ -43,9 +43,9 @@ class VlmPlanner(Planner):
         name: ``"vlm"``, or ``"replay"`` when a ledger answers.
         check: Reasons why waypoints are no plan, as the model wrote them; they count as reasons against the reply.
         examples: Waypoints to show in the trajectory prompt, always the same for the same request.
+        true_keypoints: The model is told where the keypoints are instead of being asked, and sees no picture.
+        trajectories: Writes the waypoints in the model's place, from the keypoints that the model has located.
     """
-
-    needs_image = True
 
     def __init__(
         self,
@@ -56,8 +56,13 @@ class VlmPlanner(Planner):
         name: str = "vlm",
         check: Check | None = None,
         examples: Examples | None = None,
+        true_keypoints: bool = False,
+        trajectories: Planner | None = None,
     ) -> None:
-        self.name = name
+        if true_keypoints and trajectories:
+            raise ScaffoldError("vlm planner: with true keypoints and given trajectories nothing is left to ask.")
+        self.name, self.needs_image = name, not true_keypoints
+        self._trajectories = trajectories
         self.points = point_convention(settings.points, endpoint.model)
         self._model, self._settings, self._ledger = endpoint.model, settings, ledger
         self._check, self._examples = check, examples
@@ -70,7 +75,7 @@ class VlmPlanner(Planner):
             ScaffoldError: There is no image, the endpoint does not answer, the budget is used up, or no reply was
                 usable; every call that was made is in the ledger.
         """
-        if request.image is None:
+        if request.image is None and self.needs_image:
             raise ScaffoldError(f"{request.task}, plan {request.index}: the {self.name} planner needs an image.")
         if reserved := set(request.keypoint_names) & set(RESERVED_NAMES):
             raise ScaffoldError(f"{request.task}: no keypoint may be called {' or '.join(sorted(reserved))}.")
@@ -78,7 +83,7 @@ class VlmPlanner(Planner):
         errors: list[ScaffoldError] = []
         for sample in range(self._settings.votes):
             try:
-                votes.append(self._sample(request, request.image, sample))
+                votes.append(self._sample(request, sample))
             except LedgerError:
                 raise
             except ScaffoldError as error:
@@ -104,11 +109,18 @@ class VlmPlanner(Planner):
         call = self._call("elicitation", task, 0, 0, prompt("elicitation", task=task), sent)
         return self._query(call, read_names)[0]
 
-    def _sample(self, request: PlanRequest, image: RgbdImage, sample: int) -> tuple[Waypoints, list[Reply]]:
+    def _sample(self, request: PlanRequest, sample: int) -> tuple[Waypoints, list[Reply]]:
         """One answer of the model, without provenance, and its replies."""
-        (pixels, located_e), pointing = self._locate(request, image, sample)
-        waypoints, trajectory = self._move(request, pixels, located_e, sample)
-        return waypoints, [*pointing, *trajectory]
+        if request.image is None or not self.needs_image:
+            waypoints, replies = self._move(request, request.keypoints_e, sample)
+            return replace(waypoints, keypoints=request.keypoints), replies
+        (pixels, located_e), replies = self._locate(request, request.image, sample)
+        if self._trajectories:
+            waypoints = self._trajectories.plan(replace(request, keypoints_e=located_e))
+        else:
+            waypoints, trajectory = self._move(request, located_e, sample)
+            replies = [*replies, *trajectory]
+        return replace(waypoints, pixels=pixels), replies
 
     def _locate(
         self, request: PlanRequest, image: RgbdImage, sample: int
@@ -136,9 +148,7 @@ class VlmPlanner(Planner):
         call = self._call("keypoints", request.task, request.seed, request.index, text, sent)
         return self._query(replace(call, sample=sample), read)
 
-    def _move(
-        self, request: PlanRequest, pixels: np.ndarray, located_e: np.ndarray, sample: int
-    ) -> tuple[Waypoints, list[Reply]]:
+    def _move(self, request: PlanRequest, located_e: np.ndarray, sample: int) -> tuple[Waypoints, list[Reply]]:
         """Waypoints of the keypoints and the hand, without provenance."""
         names, origin_e, turning = request.keypoint_names, located_e[0], self._settings.orientation
 
@@ -148,7 +158,6 @@ class VlmPlanner(Planner):
                 keypoints_e=origin_e + keypoints,
                 hand_e=origin_e + hand[:, :3],
                 located_e=located_e,
-                pixels=pixels,
                 wrist_rpy=np.radians(hand[:, 3:]) if turning else None,
             )
             if reasons := self._check(request, waypoints) if self._check else []:
@@ -232,17 +241,22 @@ class VlmPlanner(Planner):
     def _source(self, votes: list[list[Reply]]) -> dict[str, Any]:
         replies = [reply for vote in votes for reply in vote]
         costs = [reply.cost_usd for reply in replies]
-        return {
-            "planner": self.name,
-            "model": self._model,
-            "points": self.points.name,
-            "calls": [reply.id for reply in replies],
-            "repairs": len(replies) - 2 * len(votes),
-            "retries": sum(reply.attempt for reply in replies),
-            "tokens_in": sum(reply.tokens_in or 0 for reply in replies),
-            "tokens_out": sum(reply.tokens_out or 0 for reply in replies),
-            "cost_usd": None if None in costs else round(sum(cost or 0.0 for cost in costs), 9),
-        } | ({} if all(reply.exact for reply in replies) else {"prompt_differs": True})
+        oracle: OraclePart | None = "trajectory" if self._trajectories else None if self.needs_image else "keypoints"
+        return (
+            {
+                "planner": self.name,
+                "model": self._model,
+                "points": self.points.name,
+                "calls": [reply.id for reply in replies],
+                "repairs": len(replies) - (1 if oracle else 2) * len(votes),
+                "retries": sum(reply.attempt for reply in replies),
+                "tokens_in": sum(reply.tokens_in or 0 for reply in replies),
+                "tokens_out": sum(reply.tokens_out or 0 for reply in replies),
+                "cost_usd": None if None in costs else round(sum(cost or 0.0 for cost in costs), 9),
+            }
+            | ({"oracle": oracle} if oracle else {})
+            | ({} if all(r.exact for r in replies) else {"prompt_differs": True})
+        )
 
 
 def vlm_planner(
@@ -251,6 +265,8 @@ def vlm_planner(
     ledger: str | os.PathLike[str] | None = None,
     check: Check | None = None,
     examples: Examples | None = None,
+    true_keypoints: bool = False,
+    trajectories: Planner | None = None,
 ) -> VlmPlanner:
     """A planner that asks the endpoint of the settings or of the environment.
 
@@ -259,13 +275,23 @@ def vlm_planner(
         ledger: File that records every call. If it exists it is continued, and no accepted call is paid twice.
         check: Reasons why waypoints are no plan.
         examples: Waypoints to show in the trajectory prompt.
+        true_keypoints: As for :class:`VlmPlanner`.
+        trajectories: As for :class:`VlmPlanner`.
 
     Raises:
         ScaffoldError: There is no endpoint or model, or the ledger cannot be opened.
     """
     endpoint = OpenAIEndpoint(settings.base_url, settings.model, timeout_s=settings.timeout_s)
     book = Ledger.open(ledger) if ledger is not None else None
-    return VlmPlanner(endpoint, settings, ledger=book, check=check, examples=examples)
+    return VlmPlanner(
+        endpoint,
+        settings,
+        ledger=book,
+        check=check,
+        examples=examples,
+        true_keypoints=true_keypoints,
+        trajectories=trajectories,
+    )
 
 
 def prompt(name: str, **values: Any) -> str:
