@@ -44,6 +44,18 @@ def test_gathered_keypoints_meet_half_way_and_the_hand_and_the_others_stay():
     np.testing.assert_allclose(hand, [[0, 0, 1]] * 3)
 
 
+def test_fewer_waypoints_are_some_of_the_oracles_and_more_lie_on_its_way():
+    """Twice as many do not stop and go: the hand is never faster, and moves wherever it moved."""
+    composition = load_task("move_apple")
+    planner = ScriptedPlanner(composition.task.oracle)
+    usual, few, many = (
+        planner.plan(make_request(composition, seed=0, index=0, waypoint_count=n)) for n in (None, 5, 39)
+    )
+    assert all((point == usual.hand_e).all(-1).any() for point in few.hand_e) and len(few.hand_e) == 5
+    np.testing.assert_allclose(many.hand_e[::2], usual.hand_e, atol=1e-12)
+    np.testing.assert_allclose(many.keypoints_e[1::2], (usual.keypoints_e[1:] + usual.keypoints_e[:-1]) / 2, atol=1e-12)
+
+
 def test_goal_of_several_keypoints_is_the_middle_of_them():
     stage = {"waypoints": 1, "hand": {"to": ["a", "b"], "offset": [0, 0, 0.1]}}
     _, hand = waypoints(stage, [[0, 0, 0], [1, 2, 0], [7, 7, 7]])

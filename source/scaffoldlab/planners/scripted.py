@@ -7,6 +7,7 @@ import numpy as np
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.geometry import matrix_from_rpy
 from scaffoldlab.planners.base import Planner, PlanRequest, Waypoints
+from scaffoldlab.plans.plan import interpolate
 from scaffoldlab.specs.models import OracleStage
 
 
@@ -30,15 +31,17 @@ class ScriptedPlanner(Planner):
         return {"orientation": True} if self.orientation else {}
 
     def plan(self, request: PlanRequest) -> Waypoints:
-        """Waypoints of the stages, resampled evenly when another count is asked for."""
+        """Waypoints of the stages; where fewer are asked for evenly chosen ones, where more points between them too."""
         keypoints_e, hand_e = oracle_waypoints(self.stages, request)
         wrist_rpy = request.hand_rpy + oracle_turns(self.stages)[:, None] * (0.0, 0.0, 1.0)
         count = request.waypoint_count
         if count < 2:
             raise ScaffoldError(f"task {request.task!r}: a plan needs at least 2 waypoints; got {count}.")
-        if count != len(hand_e):
+        if count < len(hand_e):
             at = np.linspace(0, len(hand_e) - 1, count).round().astype(int)
             keypoints_e, hand_e, wrist_rpy = keypoints_e[at], hand_e[at], wrist_rpy[at]
+        elif count > len(hand_e):
+            keypoints_e, hand_e, wrist_rpy = (interpolate(values, count) for values in (keypoints_e, hand_e, wrist_rpy))
         return Waypoints(
             keypoints_e=keypoints_e,
             hand_e=hand_e,
