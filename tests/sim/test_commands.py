@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from scaffoldlab.plans.library import PlanLibrary
 from vlm_server import Behaviour, VlmServer
@@ -143,6 +144,20 @@ def test_model_plans_on_the_rendered_picture_and_its_replies_are_replayed_offlin
     for one, other in zip(made.plans, again.plans, strict=True):
         np.testing.assert_array_equal(one.keypoints_e, other.keypoints_e)
         np.testing.assert_array_equal(one.wrist_e, other.wrist_e)
+
+
+def test_model_names_the_keypoints_of_a_task_and_where_they_are():
+    with VlmServer(colours=COLOURS) as server:
+        done = call(
+            "scaffoldlab", "keypoints", "--task", "move_apple", "--base-url", server.url, "--model", "gemini-loopback",
+            "--out", "asked",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert server.kinds() == ["elicitation", "keypoints"]
+    apple, board = yaml.safe_load(done.stdout)["keypoints"]
+    assert (apple["name"], apple["body"]) == ("apple", "apple") and only("asked/*-keypoints.png").is_file()
+    assert (board["name"], board["body"]) == ("cutting board", "cutting_board")
+    assert 0.02 < np.linalg.norm(apple["point"]) < 0.05  # on its surface: its radius is 3.75 cm
 
 
 def test_planning_that_was_killed_goes_on_and_pays_for_no_answer_twice():

@@ -11,6 +11,7 @@ from scaffoldlab.files import DISK_ERRORS, what_next
 COMMANDS = {
     "doctor": "tell what works on this machine, and the fix for what does not",
     "plan": "make a plan library: scripted or perturbed oracle, vision-language model, or recorded replies",
+    "keypoints": "ask a model which keypoints a task needs and where they are, in the form of task.yaml",
     "refine": "refine a model's plans by showing it those that the policy carried out well",
     "train": "train a policy, keeping the best checkpoint by evaluation",
     "evaluate": "evaluate a checkpoint beside its baselines and write a report",

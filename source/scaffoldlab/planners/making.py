@@ -118,12 +118,8 @@ def make_plan(
     state = request.state or sample_initial_state(composition, seed=request.seed, index=request.index)
     keypoints, keypoints_e = waypoints.keypoints or request.keypoints, waypoints.keypoints_e.copy()
     if planner.needs_image and waypoints.keypoints is None:
-        poses, surfaces = body_poses(composition, state), body_surfaces(composition)
-        keypoints = tuple(
-            keypoint_snapped(point, name, surfaces, poses)[0]
-            for name, point in zip(request.keypoint_names, waypoints.located_e, strict=True)
-        )
-        keypoints_e[0] = keypoint_positions(keypoints, poses)
+        keypoints = located_keypoints(composition, request, waypoints.located_e)
+        keypoints_e[0] = keypoint_positions(keypoints, body_poses(composition, state))
     orientation = np.broadcast_to(state["hand"][3:], waypoints.hand_e.shape)
     if waypoints.wrist_rpy is not None:
         orientation = rpy_chain(waypoints.wrist_rpy, state["hand"][3:])
@@ -134,6 +130,25 @@ def make_plan(
         wrist_e=np.concatenate([waypoints.hand_e, orientation], -1),
         initial_state=state,
         provenance={"seed": request.seed, "index": request.index, **waypoints.source},
+    )
+
+
+def located_keypoints(composition: Composition, request: PlanRequest, located_e: np.ndarray) -> tuple[Keypoint, ...]:
+    """Points that a planner has located, on the bodies that are nearest to them.
+
+    Args:
+        composition: The task.
+        request: Names and state.
+        located_e: Points in the env frame [m], shape (K, 3).
+
+    Raises:
+        ScaffoldError: No surface is near one of them.
+    """
+    state = request.state or sample_initial_state(composition, seed=request.seed, index=request.index)
+    poses, surfaces = body_poses(composition, state), body_surfaces(composition)
+    return tuple(
+        keypoint_snapped(point, name, surfaces, poses)[0]
+        for name, point in zip(request.keypoint_names, located_e, strict=True)
     )
 
 

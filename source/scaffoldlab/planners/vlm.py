@@ -75,8 +75,6 @@ class VlmPlanner(Planner):
             ScaffoldError: There is no image, the endpoint does not answer, the budget is used up, or no reply was
                 usable; every call that was made is in the ledger.
         """
-        if request.image is None and self.needs_image:
-            raise ScaffoldError(f"{request.task}, plan {request.index}: the {self.name} planner needs an image.")
         if reserved := set(request.keypoint_names) & set(RESERVED_NAMES):
             raise ScaffoldError(f"{request.task}: no keypoint may be called {' or '.join(sorted(reserved))}.")
         votes: list[tuple[Waypoints, list[Reply]]] = []
@@ -109,12 +107,20 @@ class VlmPlanner(Planner):
         call = self._call("elicitation", task, 0, 0, prompt("elicitation", task=task), sent)
         return self._query(call, read_names)[0]
 
+    def locate(self, request: PlanRequest) -> np.ndarray:
+        """Where the model sees the keypoints of a request, in the env frame [m], shape (K, 3).
+
+        Raises:
+            ScaffoldError: There is no image, or no usable answer.
+        """
+        return self._locate(request, 0)[0][1]
+
     def _sample(self, request: PlanRequest, sample: int) -> tuple[Waypoints, list[Reply]]:
         """One answer of the model, without provenance, and its replies."""
-        if request.image is None or not self.needs_image:
+        if not self.needs_image:
             waypoints, replies = self._move(request, request.keypoints_e, sample)
             return replace(waypoints, keypoints=request.keypoints), replies
-        (pixels, located_e), replies = self._locate(request, request.image, sample)
+        (pixels, located_e), replies = self._locate(request, sample)
         if self._trajectories:
             waypoints = self._trajectories.plan(replace(request, keypoints_e=located_e))
         else:
@@ -122,10 +128,11 @@ class VlmPlanner(Planner):
             replies = [*replies, *trajectory]
         return replace(waypoints, pixels=pixels), replies
 
-    def _locate(
-        self, request: PlanRequest, image: RgbdImage, sample: int
-    ) -> tuple[tuple[np.ndarray, np.ndarray], list[Reply]]:
+    def _locate(self, request: PlanRequest, sample: int) -> tuple[tuple[np.ndarray, np.ndarray], list[Reply]]:
         """Pixels of the keypoints, shape (K, 2), and their points in the env frame [m], shape (K, 3)."""
+        image = request.image
+        if image is None:
+            raise ScaffoldError(f"{request.task}, plan {request.index}: the {self.name} planner needs an image.")
         sent = sent_image(image.rgb, self._settings.image_size)
         names, (height, width) = request.keypoint_names, sent.shape[:2]
 
