@@ -237,6 +237,24 @@ def test_votes_and_check_are_inputs_of_the_plans():
     assert words[words.index("--check-collisions") + 1].startswith("--")
 
 
+def test_noise_of_an_experiment_is_on_plans_of_the_scripted_oracle_only(tmp_path):
+    rows = [
+        {"name": "oracle"},
+        {"name": "model", "plans": {"planner": "vlm"}},
+        {"name": "stand-in", "test_plans": {"planner": "perturbed"}},
+        {"name": "recorded", "test_plans": {"planner": "prerecorded"}},
+        {"name": "told", "test_plans": {"planner": "perturbed", "noise": 0.02}},
+    ]
+    grid = cells(experiment(tasks=["move_apple"], rows=rows, paper={}, noise=0.015), SMALL)
+    noise = {}
+    for artefact in plan_of_work(grid, tmp_path):
+        if artefact.kind == "plan":
+            words = artefact.command(tmp_path)
+            planner = words[words.index("--planner") + 1]
+            noise.setdefault(planner, set()).add(words[words.index("--noise") + 1])
+    assert noise == {"scripted": {"0.015"}, "vlm": {"0.0"}, "perturbed": {"0.0", "0.02"}, "prerecorded": {"0.0"}}
+
+
 def test_policy_of_two_tests_is_trained_once():
     rows = [{"name": "here"}, {"name": "there", "test_overrides": ["physics=newton_mjwarp"]}]
     here, there = cells(experiment(rows=rows, paper={}, tasks=["move_apple"]), SMALL)

@@ -288,7 +288,7 @@ class _Graph:
             "planner": plans.planner,
             "split": split,
             "num-plans": self.protocol.plans if split != "test" else self.protocol.states,
-            "noise": self.experiment.noise if plans.noise is None else plans.noise,
+            "noise": self.experiment.noise_of(plans),
             "pictures": 0,
         }
         if plans.waypoints is not None:

@@ -19,7 +19,8 @@ class PlansSpec(Strict):
 
     planner: Literal["scripted", "perturbed", "vlm", "prerecorded", "goal"] = "scripted"
     noise: Annotated[float, Field(ge=0)] | None = None
-    """Standard deviation of the waypoint noise [m]; None takes the experiment's."""
+    """Standard deviation of the waypoint noise [m]; None takes the experiment's, and 0 where another than the scripted
+    oracle plans: those err by themselves."""
     waypoints: Annotated[int, Field(ge=2, le=200)] | None = None
     """n; None takes the oracle's."""
     perturb: dict[str, float] = {}
@@ -88,7 +89,7 @@ class ExperimentSpec(Strict):
     tasks: Annotated[list[str], Field(min_length=1)]
     rows: Annotated[list[RowSpec], Field(min_length=1)]
     noise: Annotated[float, Field(ge=0)] = 0.0
-    """Standard deviation of the waypoint noise where a row says nothing [m]."""
+    """Standard deviation of the waypoint noise on plans of the scripted oracle where a row says nothing [m]."""
     minutes: dict[str, float] = {}
     """Training time of the protocol ``quick`` at most, where it is not the usual 10 [min]; by task."""
     axis: str | None = None
@@ -131,6 +132,12 @@ class ExperimentSpec(Strict):
         """Hydra overrides of a row on a task."""
         general = row.test_overrides if test and row.test_overrides is not None else row.overrides
         return (*general, *row.task_overrides.get(task, ()))
+
+    def noise_of(self, plans: PlansSpec) -> float:
+        """Standard deviation of the waypoint noise on the plans of a row [m]."""
+        if plans.noise is not None:
+            return plans.noise
+        return self.noise if plans.planner == "scripted" else 0.0
 
     def row(self, name: str) -> RowSpec:
         """The row of that name."""
