@@ -8,11 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import yaml
 
+import scaffoldlab.cli
+from scaffoldlab.cli.experiment import fitting, one_gpu_each, visible_gpus
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.experiments.grid import Artefact, cells, plan_of_work, run_grid
 from scaffoldlab.experiments.models import PROTOCOLS, ExperimentSpec, list_experiments, load_experiment
@@ -307,6 +310,61 @@ def test_jobs_run_side_by_side_and_an_artefact_never_twice(tmp_path):
     maker = Maker()
     run_grid(cells(experiment(), PROTOCOLS["paper"]), tmp_path, run=maker, jobs=8)
     assert len({a.digest for a in maker.made}) == len(maker.made) == 8 + 2 * 3 + 4 * 3
+
+
+def test_job_gets_the_gpu_that_has_become_free(tmp_path):
+    started, ends = [], [threading.Event() for _ in range(3)]
+
+    def run(number, root, env):
+        started.append(env["CUDA_VISIBLE_DEVICES"])
+        ends[number].wait(30)
+        if number == 1:
+            raise ScaffoldError("a failure gives its GPU back too")
+
+    make = one_gpu_each(run, ["2", "3"], jobs=2)
+    with ThreadPoolExecutor(3) as pool:
+        jobs = []
+        for number in (0, 1):
+            jobs.append(pool.submit(make, number, tmp_path))
+            eventually(lambda: len(started) == number + 1)
+        ends[1].set()
+        assert jobs[1].exception(30)
+        jobs.append(pool.submit(make, 2, tmp_path))
+        eventually(lambda: len(started) == 3)
+        ends[0].set(), ends[2].set()
+    assert started == ["2", "3", "3"]
+
+
+@pytest.mark.parametrize(
+    ("named", "count", "ids"),
+    [(None, 2, ["0", "1"]), ("2,3", 2, ["2", "3"]), ("3, 1,9", 2, ["3", "1"]), ("", 0, []), ("GPU-4e", 1, ["GPU-4e"])],
+)
+def test_gpus_are_those_that_the_user_has_left_visible(monkeypatch, named, count, ids):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert visible_gpus() == ids
+
+
+def test_ray_runs_as_many_jobs_as_its_resources_allow():
+    assert fitting({"CPU": 2, "GPU": 1}, {"CPU": 16.0, "GPU": 3.0, "memory": 1e9}) == 3
+    assert fitting({"CPU": 2, "GPU": 0}, {"CPU": 9.0}) == 4
+    assert fitting({"CPU": 2, "GPU": 0}, {"CPU": 1.0}) == 1
+
+
+def test_command_fails_if_nothing_at_all_was_measured(extra_root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = extra_root / "experiments/mine.yaml"
+    path.parent.mkdir()
+    rows = [{"name": "theirs", "measured": "{task}.json"}]
+    path.write_text(yaml.safe_dump({"title": "t", "source": "s", "tasks": ["move_apple", "open_drawer"], "rows": rows}))
+    command = ["experiment", "mine", "--protocol", "smoke"]
+    assert scaffoldlab.cli.main(command) == 1
+    assert "open_drawer.json: missing" in Path("outputs/experiments/mine/table.md").read_text()
+    assert scaffoldlab.cli.main([*command, "--dry-run"]) == 0
+    Path("move_apple.json").write_text(json.dumps(metrics(Artefact("evaluate", {"seed": 1}, "metrics.json"))))
+    assert scaffoldlab.cli.main(command) == 0
 
 
 def test_command_names_the_files_of_what_it_needs(tmp_path):
