@@ -162,6 +162,11 @@ def test_rounds_of_refinement_are_made_once_and_each_gives_its_examples(tmp_path
     (refinement,) = (artefact for artefact in work if artefact.kind == "refine")
     words = refinement.command(tmp_path)
     assert words[words.index("--rounds") + 1] == "2" and words[words.index("--model") + 1] == "some-model"
+    # The plans that the policy was trained on are its first round: they are paid for.
+    (zero_shot,) = (a for a in work if a.kind == "train" and "examples" not in a.options["plans"].options)
+    first = zero_shot.options["plans"]
+    assert words[words.index("--plans") + 1] == f"{first.taken(tmp_path)},train2,train3"
+    assert work.index(first) < work.index(refinement)
     examples = [a.options["examples"].part for a in work if "examples" in a.options and a.options["split"] == "test"]
     assert examples == [f"round_{k}/best.plans.npz" for k in range(3)]
     assert [a.kind for a in work].count("train") == 4
@@ -200,7 +205,16 @@ def test_row_measured_elsewhere_is_read(tmp_path, monkeypatch):
     assert "70 ± 10" in markdown(spec, "smoke", SMALL, result)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"success_rate": 1}'])
+OTHER_OUTCOMES = {"deterministic": {"outcomes": {"success": 60, "failure": 40}}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{", "[]", '{"success_rate": 1}',
+        json.dumps({"success_rate": 0.6, "success_stderr": 0.1, "policies": OTHER_OUTCOMES}),
+    ],
+)  # fmt: skip
 def test_metrics_of_another_form_cost_their_cell(tmp_path, monkeypatch, text):
     monkeypatch.chdir(tmp_path)
     Path("a.json").write_text(text)
@@ -218,9 +232,9 @@ def test_row_that_plans_again_counts_what_came_of_it(tmp_path):
     assert words[words.index("--replan") + 1 :][:3] == ["perturbed", "--perturb", "pixel_px=9"]
     result = run_grid(grid, tmp_path, run=Maker())
     result.metrics["move_apple", "again", 0] |= {"replanned_success_rate": 0.9, "replanned_success_stderr": 0.02}
-    assert "90 ± 2" in markdown(spec, "smoke", SMALL, result)
     again = {"success": 9, "keypoint wrong": 0, "tracking lost": 1, "tracked but failed": 0}
     result.metrics["move_apple", "again", 0]["policies"]["deterministic, replanned"] = {"outcomes": again}
+    assert "90 ± 2" in markdown(spec, "smoke", SMALL, result)
     assert "success: 90 %" in sankey(spec, result)
 
 
@@ -323,13 +337,13 @@ def test_job_gets_the_gpu_that_has_become_free(tmp_path):
 
     make = one_gpu_each(run, ["2", "3"], jobs=2)
     with ThreadPoolExecutor(3) as pool:
-        jobs = []
-        for number in (0, 1):
-            jobs.append(pool.submit(make, number, tmp_path))
-            eventually(lambda: len(started) == number + 1)
+        pool.submit(make, 0, tmp_path)
+        eventually(lambda: len(started) == 1)
+        second = pool.submit(make, 1, tmp_path)
+        eventually(lambda: len(started) == 2)
         ends[1].set()
-        assert jobs[1].exception(30)
-        jobs.append(pool.submit(make, 2, tmp_path))
+        assert second.exception(30)
+        pool.submit(make, 2, tmp_path)
         eventually(lambda: len(started) == 3)
         ends[0].set(), ends[2].set()
     assert started == ["2", "3", "3"]
@@ -401,7 +415,15 @@ def test_one_row_is_told_task_by_task_with_its_training(tmp_path):
     spec = experiment(rows=[{"name": "ours"}], minutes={"open_drawer": 20})
     made = run_grid(cells(spec, PROTOCOLS["quick"]), tmp_path, run=Maker())
     text = markdown(spec, "quick", PROTOCOLS["quick"], made)
-    assert "| open_drawer | 60 ± 10 | 20 | 50 | 1.5 |" in text and "10 minutes (20 for open_drawer) of training" in text
+    assert "| move_apple | 60 ± 10 | 20 | 50 | 1.5 | 90 |" in text
+    assert "| open_drawer | 60 ± 10 | 20 | 50 | 1.5 | - |" in text
+    assert "10 minutes (20 for open_drawer) of training" in text
+
+
+def test_table_says_how_long_the_episodes_of_its_tasks_are(result):
+    spec = experiment(tasks=["move_apple", "move_bottle", "hammer"])
+    text = markdown(spec, "paper", PROTOCOLS["paper"], result)
+    assert "- T = 200 (move_apple); 240 (move_bottle); 300 (hammer) control steps; the paper's is 300" in text
 
 
 def test_experiment_says_how_long_a_task_trains_where_the_protocol_lets_it():
@@ -418,6 +440,7 @@ def test_what_failed_stays_in_the_table_with_its_reason(tmp_path):
     text = markdown(experiment(), "smoke", SMALL, result)
     assert "| ours | 60 ± 10 (20, 50); paper 90 | failed | 60 (1 tasks) | 72 |" in text
     assert "Not measured:\n\n- no train" in text
+    assert "over all cells: success 60 %, keypoint wrong 10 %, tracking lost 30 %, tracked but failed 0 %. The" in text
     rows = list(csv.DictReader(io.StringIO(as_csv(experiment(), result))))
     assert [row["success"] for row in rows] == ["60.0", "", "60.0", ""] and rows[1]["failed"] == "no train"
 
@@ -426,6 +449,7 @@ def test_sankey_adds_up_and_loads_nothing(result):
     page = sankey(experiment(), result)
     assert "episodes: 100 %" in page and "success: 70 %" in page and "tracking lost: 20 %" in page
     assert "keypoint wrong: 10 %" in page and 'src="http' not in page
+    assert "tracking is lost in 26 % of the rollouts" in page  # the paper's
 
 
 def test_files_are_written(result, tmp_path):
