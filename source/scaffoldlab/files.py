@@ -45,6 +45,8 @@ def cache_folder() -> Path:
 def keep_settings(path: Path, settings: dict[str, Any]) -> None:
     """Writes down what a folder is made with; a run that goes on there must not change it.
 
+    An earlier version may not have known a setting, and has run without it: it must be None, False, 1 or empty still.
+
     Args:
         path: JSON file of the settings.
         settings: JSON values by name.
@@ -54,10 +56,11 @@ def keep_settings(path: Path, settings: dict[str, Any]) -> None:
     """
     before = json.loads(path.read_text()) if path.is_file() else settings
     for name, value in settings.items():
-        if before.get(name, value) != value:  # what an earlier version did not know cannot differ
+        known = name in before
+        if before[name] != value if known else value is True or value not in (None, False, 1, []):
             raise ScaffoldError(
-                f"{path}: what is here was made with {name} = {before.get(name)}; got {value}. Go on with the same "
-                "settings, or give another folder (--out)."
+                f"{path}: what is here was made {f'with {name} = {before[name]}' if known else f'without {name}'}; got "
+                f"{value}. Go on with the same settings, or give another folder (--out)."
             )
     write_atomic(path, json.dumps(settings, indent=1) + "\n")
 

@@ -5,6 +5,7 @@ from isaaclab_tasks.utils import resolve_task_config
 
 from conftest import ROOT
 from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.experiments.models import list_experiments, load_experiment
 from scaffoldlab.specs.models import load_task
 from scaffoldlab.tasks.simulation import make_cfg, physics_name, with_default_presets
 
@@ -165,6 +166,32 @@ def test_fields_of_a_preset_can_be_set_beside_it():
 def test_a_machine_without_cuda_gets_the_cpu_preset_unless_one_is_named():
     assert with_default_presets(["physics=ovphysx"], "cpu") == ("physics=ovphysx", "presets=cpu")
     assert with_default_presets(["presets=paper"], "cpu") == ("presets=paper",)
+    assert with_default_presets(["presets=paper,randomized"], "cpu") == ("presets=paper,randomized",)
+    assert with_default_presets(["presets=randomized", "physics=ovphysx"], "cpu") == (
+        "physics=ovphysx", "presets=cpu,randomized",
+    )  # fmt: skip
+    assert with_default_presets(["presets=randomized"], "cuda:0") == ("presets=randomized",)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+@pytest.mark.parametrize("name", list_experiments())
+def test_policies_are_tested_with_the_network_they_were_trained_with(name, device):
+    def network(overrides):
+        named = [o for o in with_default_presets(overrides, device) if o.startswith("presets=")]
+        return {"cpu", "paper"} & {preset for o in named for preset in o.removeprefix("presets=").split(",")}
+
+    experiment = load_experiment(name)
+    for row in experiment.rows:
+        for task in experiment.tasks:
+            trained, tested = (network(experiment.overrides(row, task, test=test)) for test in (False, True))
+            assert trained == tested, row.name
+
+
+def test_randomization_takes_the_network_of_the_other_presets():
+    (overrides,) = {tuple(row.overrides) for row in load_experiment("engines").rows if row.overrides}
+    agent = agent_of("move_apple", "rsl_rl", *with_default_presets(overrides, "cpu"))
+    assert agent["actor"]["hidden_dims"] == [128, 128]
+    assert cfg_of("move_apple", *with_default_presets(overrides, "cpu")).events.joint_gains is not None
 
 
 # --- agents ---------------------------------------------------------------------------------------------------------

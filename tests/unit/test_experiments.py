@@ -8,11 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import yaml
 
+import scaffoldlab.cli
+from scaffoldlab.cli.experiment import fitting, one_gpu_each, visible_gpus
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.experiments.grid import Artefact, cells, plan_of_work, run_grid
 from scaffoldlab.experiments.models import PROTOCOLS, ExperimentSpec, list_experiments, load_experiment
@@ -159,6 +162,11 @@ def test_rounds_of_refinement_are_made_once_and_each_gives_its_examples(tmp_path
     (refinement,) = (artefact for artefact in work if artefact.kind == "refine")
     words = refinement.command(tmp_path)
     assert words[words.index("--rounds") + 1] == "2" and words[words.index("--model") + 1] == "some-model"
+    # The plans that the policy was trained on are its first round: they are paid for.
+    (zero_shot,) = (a for a in work if a.kind == "train" and "examples" not in a.options["plans"].options)
+    first = zero_shot.options["plans"]
+    assert words[words.index("--plans") + 1] == f"{first.taken(tmp_path)},train2,train3"
+    assert work.index(first) < work.index(refinement)
     examples = [a.options["examples"].part for a in work if "examples" in a.options and a.options["split"] == "test"]
     assert examples == [f"round_{k}/best.plans.npz" for k in range(3)]
     assert [a.kind for a in work].count("train") == 4
@@ -197,7 +205,16 @@ def test_row_measured_elsewhere_is_read(tmp_path, monkeypatch):
     assert "70 ± 10" in markdown(spec, "smoke", SMALL, result)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"success_rate": 1}'])
+OTHER_OUTCOMES = {"deterministic": {"outcomes": {"success": 60, "failure": 40}}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{", "[]", '{"success_rate": 1}',
+        json.dumps({"success_rate": 0.6, "success_stderr": 0.1, "policies": OTHER_OUTCOMES}),
+    ],
+)  # fmt: skip
 def test_metrics_of_another_form_cost_their_cell(tmp_path, monkeypatch, text):
     monkeypatch.chdir(tmp_path)
     Path("a.json").write_text(text)
@@ -215,9 +232,9 @@ def test_row_that_plans_again_counts_what_came_of_it(tmp_path):
     assert words[words.index("--replan") + 1 :][:3] == ["perturbed", "--perturb", "pixel_px=9"]
     result = run_grid(grid, tmp_path, run=Maker())
     result.metrics["move_apple", "again", 0] |= {"replanned_success_rate": 0.9, "replanned_success_stderr": 0.02}
-    assert "90 ± 2" in markdown(spec, "smoke", SMALL, result)
     again = {"success": 9, "keypoint wrong": 0, "tracking lost": 1, "tracked but failed": 0}
     result.metrics["move_apple", "again", 0]["policies"]["deterministic, replanned"] = {"outcomes": again}
+    assert "90 ± 2" in markdown(spec, "smoke", SMALL, result)
     assert "success: 90 %" in sankey(spec, result)
 
 
@@ -309,6 +326,61 @@ def test_jobs_run_side_by_side_and_an_artefact_never_twice(tmp_path):
     assert len({a.digest for a in maker.made}) == len(maker.made) == 8 + 2 * 3 + 4 * 3
 
 
+def test_job_gets_the_gpu_that_has_become_free(tmp_path):
+    started, ends = [], [threading.Event() for _ in range(3)]
+
+    def run(number, root, env):
+        started.append(env["CUDA_VISIBLE_DEVICES"])
+        ends[number].wait(30)
+        if number == 1:
+            raise ScaffoldError("a failure gives its GPU back too")
+
+    make = one_gpu_each(run, ["2", "3"], jobs=2)
+    with ThreadPoolExecutor(3) as pool:
+        pool.submit(make, 0, tmp_path)
+        eventually(lambda: len(started) == 1)
+        second = pool.submit(make, 1, tmp_path)
+        eventually(lambda: len(started) == 2)
+        ends[1].set()
+        assert second.exception(30)
+        pool.submit(make, 2, tmp_path)
+        eventually(lambda: len(started) == 3)
+        ends[0].set(), ends[2].set()
+    assert started == ["2", "3", "3"]
+
+
+@pytest.mark.parametrize(
+    ("named", "count", "ids"),
+    [(None, 2, ["0", "1"]), ("2,3", 2, ["2", "3"]), ("3, 1,9", 2, ["3", "1"]), ("", 0, []), ("GPU-4e", 1, ["GPU-4e"])],
+)
+def test_gpus_are_those_that_the_user_has_left_visible(monkeypatch, named, count, ids):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert visible_gpus() == ids
+
+
+def test_ray_runs_as_many_jobs_as_its_resources_allow():
+    assert fitting({"CPU": 2, "GPU": 1}, {"CPU": 16.0, "GPU": 3.0, "memory": 1e9}) == 3
+    assert fitting({"CPU": 2, "GPU": 0}, {"CPU": 9.0}) == 4
+    assert fitting({"CPU": 2, "GPU": 0}, {"CPU": 1.0}) == 1
+
+
+def test_command_fails_if_nothing_at_all_was_measured(extra_root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = extra_root / "experiments/mine.yaml"
+    path.parent.mkdir()
+    rows = [{"name": "theirs", "measured": "{task}.json"}]
+    path.write_text(yaml.safe_dump({"title": "t", "source": "s", "tasks": ["move_apple", "open_drawer"], "rows": rows}))
+    command = ["experiment", "mine", "--protocol", "smoke"]
+    assert scaffoldlab.cli.main(command) == 1
+    assert "open_drawer.json: missing" in Path("outputs/experiments/mine/table.md").read_text()
+    assert scaffoldlab.cli.main([*command, "--dry-run"]) == 0
+    Path("move_apple.json").write_text(json.dumps(metrics(Artefact("evaluate", {"seed": 1}, "metrics.json"))))
+    assert scaffoldlab.cli.main(command) == 0
+
+
 def test_command_names_the_files_of_what_it_needs(tmp_path):
     grid = cells(experiment(), SMALL)
     run_grid(grid, tmp_path, run=Maker())
@@ -343,7 +415,15 @@ def test_one_row_is_told_task_by_task_with_its_training(tmp_path):
     spec = experiment(rows=[{"name": "ours"}], minutes={"open_drawer": 20})
     made = run_grid(cells(spec, PROTOCOLS["quick"]), tmp_path, run=Maker())
     text = markdown(spec, "quick", PROTOCOLS["quick"], made)
-    assert "| open_drawer | 60 ± 10 | 20 | 50 | 1.5 |" in text and "10 minutes (20 for open_drawer) of training" in text
+    assert "| move_apple | 60 ± 10 | 20 | 50 | 1.5 | 90 |" in text
+    assert "| open_drawer | 60 ± 10 | 20 | 50 | 1.5 | - |" in text
+    assert "10 minutes (20 for open_drawer) of training" in text
+
+
+def test_table_says_how_long_the_episodes_of_its_tasks_are(result):
+    spec = experiment(tasks=["move_apple", "move_bottle", "hammer"])
+    text = markdown(spec, "paper", PROTOCOLS["paper"], result)
+    assert "- T = 200 (move_apple); 240 (move_bottle); 300 (hammer) control steps; the paper's is 300" in text
 
 
 def test_experiment_says_how_long_a_task_trains_where_the_protocol_lets_it():
@@ -360,6 +440,7 @@ def test_what_failed_stays_in_the_table_with_its_reason(tmp_path):
     text = markdown(experiment(), "smoke", SMALL, result)
     assert "| ours | 60 ± 10 (20, 50); paper 90 | failed | 60 (1 tasks) | 72 |" in text
     assert "Not measured:\n\n- no train" in text
+    assert "over all cells: success 60 %, keypoint wrong 10 %, tracking lost 30 %, tracked but failed 0 %. The" in text
     rows = list(csv.DictReader(io.StringIO(as_csv(experiment(), result))))
     assert [row["success"] for row in rows] == ["60.0", "", "60.0", ""] and rows[1]["failed"] == "no train"
 
@@ -368,6 +449,7 @@ def test_sankey_adds_up_and_loads_nothing(result):
     page = sankey(experiment(), result)
     assert "episodes: 100 %" in page and "success: 70 %" in page and "tracking lost: 20 %" in page
     assert "keypoint wrong: 10 %" in page and 'src="http' not in page
+    assert "tracking is lost in 26 % of the rollouts" in page  # the paper's
 
 
 def test_files_are_written(result, tmp_path):

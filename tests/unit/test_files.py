@@ -1,13 +1,14 @@
-"""write_atomic: the old content or the new, never anything else in the folder."""
+"""write_atomic: the old content or the new, never anything else in the folder. keep_settings: no mixed folders."""
 
 import errno
+import json
 import os
 import stat
 
 import pytest
 
 from scaffoldlab.errors import ScaffoldError
-from scaffoldlab.files import write_atomic
+from scaffoldlab.files import keep_settings, write_atomic
 
 
 @pytest.mark.parametrize(
@@ -75,3 +76,24 @@ def test_folder_in_the_way_is_named(tmp_path):
     with pytest.raises(ScaffoldError, match="file/below: could not be written"):
         write_atomic(tmp_path / "file" / "below", b"new")
     assert sorted(os.listdir(tmp_path)) == ["file", "taken"]
+
+
+@pytest.mark.parametrize("value", [None, False, 1, []])
+def test_folder_of_an_earlier_version_goes_on_with_what_that_version_did(tmp_path, value):
+    keep_settings(tmp_path / "settings.json", {"seed": 3})
+    keep_settings(tmp_path / "settings.json", {"seed": 3, "new": value})
+    assert json.loads((tmp_path / "settings.json").read_text()) == {"seed": 3, "new": value}
+
+
+@pytest.mark.parametrize("value", [True, 5, "keypoints", ["physics=newton_mjwarp"]])
+def test_folder_of_an_earlier_version_is_not_gone_on_with_otherwise(tmp_path, value):
+    keep_settings(tmp_path / "settings.json", {"seed": 3})
+    with pytest.raises(ScaffoldError, match=r"settings\.json: what is here was made without new; got "):
+        keep_settings(tmp_path / "settings.json", {"seed": 3, "new": value})
+    assert json.loads((tmp_path / "settings.json").read_text()) == {"seed": 3}
+
+
+def test_folder_keeps_a_setting_that_is_off_too(tmp_path):
+    keep_settings(tmp_path / "settings.json", {"oracle": None})
+    with pytest.raises(ScaffoldError, match="was made with oracle = None; got keypoints"):
+        keep_settings(tmp_path / "settings.json", {"oracle": "keypoints"})

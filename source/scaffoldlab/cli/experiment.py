@@ -1,14 +1,21 @@
 """``scaffoldlab experiment``: runs an experiment of the paper as a grid of cached artefacts, and writes its tables."""
 
+from __future__ import annotations
+
 import argparse
 import os
-from itertools import count
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.experiments.models import PROTOCOLS, list_experiments, load_experiment
+
+if TYPE_CHECKING:
+    from scaffoldlab.experiments.grid import Artefact, Run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,23 +25,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--protocol", choices=list(PROTOCOLS), default=None, help="quick on a CPU, else paper")
     parser.add_argument("--tasks", nargs="+", default=None, help="only these tasks of the experiment")
     parser.add_argument("--rows", nargs="+", default=None, help="only these rows of the experiment")
-    parser.add_argument("--device", default=None, help="cpu, cuda:0, ...; by default CUDA where there is any")
-    parser.add_argument("--jobs", type=int, default=1, help="artefacts made at the same time; with CUDA one a GPU")
+    parser.add_argument("--device", default=None, help="cpu, cuda:0, ...; by default every GPU that is visible, or cpu")
+    parser.add_argument(
+        "--jobs", type=int, default=None,
+        help="artefacts made at the same time; by default one a GPU, 1 on a CPU, with --ray what its resources allow",
+    )  # fmt: skip
     parser.add_argument("--ray", action="store_true", help="run the artefacts as Ray tasks; needs `pip install ray`")
     parser.add_argument("--out", type=Path, default=Path("outputs/experiments"), help="folder of tables and artefacts")
     parser.add_argument("--dry-run", action="store_true", help="print what would be made, and make nothing")
 
 
-def run(args: argparse.Namespace) -> None:
-    """Makes what is missing and writes the tables."""
+def run(args: argparse.Namespace) -> int:
+    """Makes what is missing and writes the tables; 1 if nothing at all was measured."""
     from scaffoldlab.experiments.grid import cells, plan_of_work, run_grid
     from scaffoldlab.experiments.tables import write_tables
 
-    if args.jobs < 1:
+    if args.jobs is not None and args.jobs < 1:
         raise ScaffoldError(f"experiment: --jobs is {args.jobs}; allowed: at least 1.")
-    name = args.protocol or ("paper" if _gpus() else "quick")
+    name = args.protocol or ("paper" if visible_gpus() else "quick")
     console, protocol = Console(stderr=True, soft_wrap=True), PROTOCOLS[name]
-    for experiment in (load_experiment(n).only(args.tasks, args.rows) for n in args.name):
+    make, jobs = (None, 1) if args.dry_run else _runner(args)
+    measured = 0
+    for experiment in [load_experiment(n).only(args.tasks, args.rows) for n in args.name]:
         grid, root = cells(experiment, protocol, device=args.device), args.out / "artefacts"
         work = plan_of_work(grid, root)
         console.rule(f"[bold]{experiment.title}[/]: {len(grid)} cells, {len(work)} artefacts to make ({name})")
@@ -43,34 +55,69 @@ def run(args: argparse.Namespace) -> None:
                 console.print(" ".join(artefact.command(root)), highlight=False, markup=False)
             continue
         result = run_grid(
-            grid, root, jobs=args.jobs, run=_runner(args),
+            grid, root, jobs=jobs, run=make,
             on_done=lambda line: console.print(line, highlight=False, markup=False),
         )  # fmt: skip
+        measured += len(result.metrics)
         table = write_tables(experiment, name, protocol, result, args.out / experiment.name)
         console.print(table.read_text(), highlight=False, markup=False)
         console.print(f"table: {table}", highlight=False)
+    return 0 if measured or args.dry_run else 1
 
 
-def _gpus() -> int:
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
     import torch
 
-    return torch.cuda.device_count()
+    count = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    ids = range(count) if named is None else named.split(",")[:count]
+    return [str(i).strip() for i in ids]
 
 
-def _runner(args: argparse.Namespace):
-    """Makes artefacts here, one GPU after the other, or as Ray tasks that ask for a GPU each."""
+def _runner(args: argparse.Namespace) -> tuple[Run, int]:
+    """Makes artefacts here or as Ray tasks; and how many at the same time."""
     from scaffoldlab.experiments.grid import run_process
 
-    gpus = _gpus() if (args.device or "cuda").startswith("cuda") else 0
-    if not args.ray:
-        turn = count()
-        return lambda artefact, root: run_process(
-            artefact, root, {"CUDA_VISIBLE_DEVICES": str(next(turn) % gpus)} if gpus > 1 else None
-        )
+    if args.ray:
+        return _ray_runner(args)
+    gpus = visible_gpus() if args.device in (None, "cuda") else []  # cuda:1 is one that the user has chosen
+    jobs = args.jobs or max(1, len(gpus))
+    return (one_gpu_each(run_process, gpus, jobs) if len(gpus) > 1 else run_process), jobs
+
+
+def one_gpu_each(run: Callable[[Artefact, Path, dict[str, str]], None], gpus: list[str], jobs: int) -> Run:
+    """Gives each artefact a GPU of its own; with more jobs than GPUs they share them evenly."""
+    free: SimpleQueue[str] = SimpleQueue()
+    for job in range(jobs):
+        free.put(gpus[job % len(gpus)])
+
+    def on_free_gpu(artefact: Artefact, root: Path) -> None:
+        gpu = free.get()
+        try:
+            run(artefact, root, {"CUDA_VISIBLE_DEVICES": gpu})
+        finally:
+            free.put(gpu)
+
+    return on_free_gpu
+
+
+def _ray_runner(args: argparse.Namespace) -> tuple[Run, int]:
+    """As Ray tasks, which ask for a GPU each where the cluster has any."""
+    from scaffoldlab.experiments.grid import run_process
+
     try:
         import ray
     except ImportError as error:
         raise ScaffoldError("experiment: --ray needs Ray. Run: pip install ray, or leave --ray out.") from error
     ray.init(ignore_reinit_error=True, log_to_driver=False)
-    remote = ray.remote(num_cpus=min(2, os.cpu_count() or 1), num_gpus=1 if gpus else 0)(run_process)
-    return lambda artefact, root: ray.get(remote.remote(artefact, root.resolve()))
+    there = ray.cluster_resources()
+    on_gpu = there.get("GPU", 0) >= 1 and (args.device or "cuda").startswith("cuda")
+    needs = {"CPU": min(2, os.cpu_count() or 1), "GPU": int(on_gpu)}
+    remote = ray.remote(num_cpus=needs["CPU"], num_gpus=needs["GPU"])(run_process)
+    return lambda artefact, root: ray.get(remote.remote(artefact, root.resolve())), args.jobs or fitting(needs, there)
+
+
+def fitting(needs: Mapping[str, float], there: Mapping[str, float]) -> int:
+    """How many jobs fit into the resources that are there, at least one."""
+    return max(1, min(int(there.get(name, 0) // need) for name, need in needs.items() if need))

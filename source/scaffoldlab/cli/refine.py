@@ -84,6 +84,7 @@ def run(args: argparse.Namespace) -> None:
             count=args.num_plans, seed=args.seed, concurrency=args.concurrency, drawn=args.pictures,
             settings={
                 "planner": args.planner, "model": args.model or os.environ.get("SCAFFOLDLAB_MODEL"),
+                "points": args.points, "overrides": args.overrides,
                 **{option: getattr(args, option) for option in PLANNER_OPTIONS},
                 "trials": args.trials, "checkpoint": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
             },

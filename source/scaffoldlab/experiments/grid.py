@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.evaluation.episodes import OUTCOMES
 from scaffoldlab.experiments.models import REFINEMENTS, ExperimentSpec, PlansSpec, Protocol, RowSpec
 from scaffoldlab.files import write_atomic
 from scaffoldlab.specs.models import load_task
@@ -36,7 +37,7 @@ class Artefact:
 
     Attributes:
         kind: Name of the command.
-        options: Its options without the dashes; an :class:`Artefact` stands for its file.
+        options: Its options without the dashes; an :class:`Artefact` stands for its file, a tuple for what commas part.
         overrides: Hydra overrides.
         result: Pattern of the one file that exists when it is done.
         part: The file that others take of it, where that is another one; without it they do without that option, as
@@ -54,12 +55,19 @@ class Artefact:
     @property
     def needs(self) -> list[Artefact]:
         """What must be made before."""
-        return [value for value in self.options.values() if isinstance(value, Artefact)]
+        values = [v for value in self.options.values() for v in (value if isinstance(value, tuple) else [value])]
+        return [value for value in values if isinstance(value, Artefact)]
 
     @cached_property
     def digest(self) -> str:
         """Digest of every input, those of what it needs included."""
-        inputs = {k: v.digest + v.part if isinstance(v, Artefact) else v for k, v in self.options.items()}
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return [plain(v) for v in value]
+            return value.digest + value.part if isinstance(value, Artefact) else value
+
+        inputs = {name: plain(value) for name, value in self.options.items()}
         everything = [self.kind, inputs, list(self.overrides), self.result, self.definition]
         text = json.dumps(everything, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -83,10 +91,15 @@ class Artefact:
 
     def command(self, root: Path) -> list[str]:
         """The command that makes it."""
+
+        def word(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return ",".join(str(word(v)) for v in value)
+            return value.taken(root) if isinstance(value, Artefact) else value
+
         words = [sys.executable, "-m", "scaffoldlab", self.kind]
         for name, value in self.options.items():
-            given = value.taken(root) if isinstance(value, Artefact) else value
-            if given is not None:
+            if (given := word(value)) is not None:
                 words += [f"--{name}"] if given is True else [f"--{name}", str(given)]
         return [*words, "--out", str(self.folder(root)), *self.overrides]
 
@@ -206,12 +219,16 @@ def _metrics(path: Path) -> dict[str, Any]:
     """What an evaluation has measured."""
     try:
         metrics = json.loads(path.read_text())
-        metrics["success_rate"], metrics["success_stderr"], metrics["policies"]["deterministic"]["outcomes"]
+        metrics["success_rate"], metrics["success_stderr"]
+        outcomes = metrics["policies"]["deterministic"]["outcomes"]
+        if set(outcomes) != set(OUTCOMES):
+            raise ValueError(f"outcomes are {', '.join(outcomes)}; allowed: {', '.join(OUTCOMES)}")
+        sum(outcomes.values())
     except (OSError, ValueError, TypeError, KeyError) as error:
         got = "missing" if isinstance(error, FileNotFoundError) else f"no metrics ({type(error).__name__}: {error})"
         raise ScaffoldError(
             f"{path}: {got}; allowed: what `scaffoldlab evaluate` writes, with success_rate, success_stderr and "
-            "policies. Write it there, or leave the row out with --rows."
+            "policies.deterministic.outcomes. Write it there, or leave the row out with --rows."
         ) from None
     return metrics
 
@@ -307,7 +324,7 @@ class _Graph:
         options = {
             "task": task,
             "checkpoint": self.policy(task, first, 0),
-            "plans": "train1,train2,train3",
+            "plans": (self.plans(task, first.plans, "train1", first), "train2", "train3"),
             "num-plans": self.protocol.plans,
             "rounds": last,
         }

@@ -167,7 +167,7 @@ PROTOCOLS = {
 COMMON_DIFFERENCES = [
     "Isaac Lab 3.0 instead of ManiSkill 3, and our own assets instead of ReplicaCAD and RoboCasa",
     "plans of the scripted oracle or of its perturbed twin wherever no model is named",
-    "T = 200 control steps and the small network of `presets=cpu` on a CPU",
+    "the small network of `presets=cpu` on a CPU",
 ]
 
 

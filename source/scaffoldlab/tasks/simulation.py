@@ -113,7 +113,13 @@ def physics_name(cfg: ManagerBasedRLEnvCfg) -> str:
 
 
 def with_default_presets(overrides: Sequence[str], device: str | None) -> tuple[str, ...]:
-    """The overrides, with ``presets=cpu`` on a machine or device without CUDA when no preset is named."""
+    """The overrides; on a machine or device without CUDA with the preset ``cpu``, unless ``cpu`` or ``paper`` is named.
+
+    So whoever names only ``presets=randomized`` gets the same network as who names none.
+    """
     on_cpu = device == "cpu" or (device is None and not torch.cuda.is_available())
-    named = any(o.startswith("presets=") for o in overrides)
-    return (*overrides, "presets=cpu") if on_cpu and not named else tuple(overrides)
+    named = [n for o in overrides if o.startswith("presets=") for n in o.removeprefix("presets=").split(",") if n]
+    if not on_cpu or {"cpu", "paper"} & set(named):
+        return tuple(overrides)
+    others = (o for o in overrides if not o.startswith("presets="))
+    return (*others, f"presets={','.join(['cpu', *named])}")
