@@ -36,6 +36,7 @@ CORE = (
     "plans.draw",
     "plans.library",
     "plans.plan",
+    "plans.reach",
     "plans.targets",
     "plans.validation",
     "specs.bodies",
