@@ -40,6 +40,7 @@ CORE = (
     "plans.targets",
     "plans.validation",
     "specs.bodies",
+    "specs.feasible",
     "specs.initial_state",
     "specs.models",
     "specs.paths",
