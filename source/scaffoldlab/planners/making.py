@@ -15,7 +15,8 @@ from scaffoldlab.planners.ledger import LedgerError
 from scaffoldlab.planners.scripted import ScriptedPlanner
 from scaffoldlab.plans.library import PlanLibrary
 from scaffoldlab.plans.plan import Plan, with_waypoint_noise
-from scaffoldlab.plans.validation import PlanLimits, collision_reasons, validate_waypoints
+from scaffoldlab.plans.reach import ArmReach
+from scaffoldlab.plans.validation import PlanLimits, collision_reasons, reach_reasons, validate_waypoints
 from scaffoldlab.specs.bodies import body_surfaces, solid_boxes
 from scaffoldlab.specs.initial_state import body_poses, sample_initial_state
 from scaffoldlab.specs.models import Composition
@@ -75,16 +76,20 @@ def plan_check(
 ) -> Callable[[PlanRequest, Waypoints], list[str]]:
     """Reasons why waypoints are no plan of the task, in the frame that a model's prompt uses.
 
+    An arm has to reach every waypoint of the hand: a plan beyond it cannot be carried out.
+
     Args:
         composition: The task.
         collisions: The hand point may not go through what cannot move either.
         steps: Control steps that the plan has; None: those of a whole episode.
     """
     limits = plan_limits(composition, steps=steps)
+    arm = ArmReach(composition) if composition.robot.arm else None
 
     def check(request: PlanRequest, waypoints: Waypoints) -> list[str]:
         origin_e = waypoints.located_e[0]
         reasons = validate_waypoints(request, waypoints, limits, origin_e=origin_e)
+        reasons += reach_reasons(request, waypoints, arm, origin_e=origin_e) if arm else []
         if collisions and np.shape(waypoints.hand_e) == (request.waypoint_count, 3):
             state = request.state or sample_initial_state(composition, seed=request.seed, index=request.index)
             boxes = solid_boxes(composition, body_poses(composition, state))
@@ -113,6 +118,8 @@ def make_plan(
     waypoints = planner.plan(request)
     limits = limits or plan_limits(composition)
     reasons = validate_waypoints(request, waypoints, limits) if planner.checked else []
+    if planner.checked and composition.robot.arm:
+        reasons += reach_reasons(request, waypoints, ArmReach(composition))
     if reasons:
         raise ScaffoldError(f"plan {request.index}: " + " ".join(reasons))
     state = request.state or sample_initial_state(composition, seed=request.seed, index=request.index)

@@ -10,6 +10,7 @@ from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.geometry import matrix_from_rpy
 from scaffoldlab.planners.base import PlanRequest, Waypoints
 from scaffoldlab.plans.plan import interpolate
+from scaffoldlab.plans.reach import ArmReach
 from scaffoldlab.specs.bodies import SolidBox
 
 AXIS_FLIPS = {
@@ -122,6 +123,47 @@ def collision_reasons(
             f"{body!r}, which is solid; allowed: {depth:.2f} m. Move around it or above it."
         )
     return reasons
+
+
+def reach_reasons(
+    request: PlanRequest,
+    waypoints: Waypoints,
+    arm: ArmReach,
+    *,
+    origin_e: np.ndarray | None = None,
+    distance: float = 0.02,
+    angle: float = 0.1,
+) -> list[str]:
+    """The first waypoint that the arm cannot bring the hand to, as one sentence; an empty list when there is none.
+
+    The arm is followed from waypoint to waypoint. Waypoint 0 is where the hand is, and is not judged.
+
+    Args:
+        request: What was asked for.
+        waypoints: What the planner answered; without orientations the hand stays as it is held at the start.
+        arm: The arm.
+        origin_e: Point that positions in the reasons are relative to, env frame [m], shape (3,).
+        distance: How far from a waypoint the hand may stay [m].
+        angle: How far the hand may be turned from it [rad].
+    """
+    hand_e, rpy, origin_e = waypoints.hand_e, waypoints.wrist_rpy, np.zeros(3) if origin_e is None else origin_e
+    rpy = np.broadcast_to(request.hand_rpy, np.shape(hand_e)) if rpy is None else rpy
+    if np.shape(hand_e) != (request.waypoint_count, 3) or np.shape(rpy) != np.shape(hand_e):
+        return []  # validation has its own words for that
+    if not np.isfinite((hand_e, rpy)).all():
+        return []  # and for that
+    wrist_e = zip(hand_e, matrix_from_rpy(rpy), strict=True)
+    for t, (point_e, off, turned) in enumerate(arm.follow(wrist_e, distance=distance, angle=angle)):
+        if t and (off > distance or turned > angle):
+            asked, got, base = (
+                "({:.2f}, {:.2f}, {:.2f})".format(*(p - origin_e)) for p in (hand_e[t], point_e, arm.base_e)
+            )
+            return [
+                f"waypoint {t}, the hand: {asked} is out of reach of the arm, whose base is at {base}: the hand gets "
+                f"to {got}, {off:.2f} m off and turned by {np.degrees(turned):.0f} deg; "
+                f"allowed: {distance:.2f} m and {np.degrees(angle):.0f} deg."
+            ]
+    return []
 
 
 class _Tracks:

@@ -1,7 +1,6 @@
 """What a task, a scene and a robot are: the YAML files as validated data (see docs/tasks.md)."""
 
 import hashlib
-import math
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
@@ -622,6 +621,8 @@ def _resolve(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
 
 def _check(c: Composition) -> None:
     """Everything that one file cannot say alone."""
+    from scaffoldlab.specs.feasible import check_success
+
     task, where = c.task, str(c.source)
     for asset in c.scene.assets:
         _check_asset(c, asset)
@@ -647,7 +648,8 @@ def _check(c: Composition) -> None:
         _check_joints(joints, asset, field)
         _check_positions(c, joints, asset, field)
     for name, leaf in task.success.leaves():
-        _check_success(c, leaf, f"{where}: success.{name}")
+        _check_named(c, leaf, f"{where}: success.{name}")
+    check_success(c, f"{where}: success")
     for stage in task.oracle:
         goal = stage.hand.keypoints if stage.hand else []
         for name in [*goal, *stage.carry, *(stage.gather.keypoints if stage.gather else [])]:
@@ -664,8 +666,8 @@ def _check(c: Composition) -> None:
                 raise unknown_name("finger", finger, c.robot.fingers, f"{where}: grasp.{posture}")
 
 
-def _check_success(c: Composition, leaf: Leaf, where: str) -> None:
-    """What the condition names exists, and the condition can hold."""
+def _check_named(c: Composition, leaf: Leaf, where: str) -> None:
+    """What the condition names exists."""
     points = [getattr(leaf, key) for key in ("keypoint", "to", "of") if hasattr(leaf, key)]
     bodies = {key: getattr(leaf, key) for key in ("body", "other") if hasattr(leaf, key)}
     for name in points:
@@ -676,40 +678,6 @@ def _check_success(c: Composition, leaf: Leaf, where: str) -> None:
     if isinstance(leaf, JointBeyond | JointWithin):
         asset = c.scene.asset(leaf.asset, f"{where}.asset")
         _check_joints([leaf.joint], asset, f"{where}.joint")
-        _check_travel(c, leaf, asset, f"{where}.distance")
-        return
-    at = [k.body for k in c.task.keypoints if k.name in points] or list(bodies.values())
-    fixed = [body for body in at if c.scene.asset(body.split("/")[0], where).kind == "static"]
-    if isinstance(leaf, Near | OnTop):
-        together = len(set(at)) == 1 if isinstance(leaf, Near) else len(set(points)) == 1
-        if together or len(fixed) == 2:
-            raise ScaffoldError(f"{where}: can never change: {' and '.join(map(repr, points))} keep their distance.")
-    elif fixed:
-        raise ScaffoldError(f"{where}: can never become true: {fixed[0]!r} is static; name a body that moves.")
-    if isinstance(leaf, Touching) and leaf.body == leaf.other:
-        raise ScaffoldError(f"{where}: needs two bodies; got {leaf.body!r} twice.")
-    if isinstance(leaf, Displaced):
-        diagonal = math.dist(*(corner[:2] for corner in c.scene.workspace))
-        if leaf.distance >= diagonal:
-            raise ScaffoldError(
-                f"{where}.distance: can never become true: got {leaf.distance:g} m; allowed: less than the diagonal "
-                f"of the scene's workspace over ground, {diagonal:.2f} m."
-            )
-
-
-def _check_travel(c: Composition, leaf: JointBeyond | JointWithin, asset: AssetSpec, where: str) -> None:
-    """The joint can get there."""
-    from scaffoldlab.usd.reader import joint_limits
-
-    low, high = joint_limits(c.usd(asset.usd))[leaf.joint]
-    nearest, furthest = max(low, -high, 0.0), max(-low, high)
-    possible = leaf.distance < furthest if isinstance(leaf, JointBeyond) else leaf.distance > nearest
-    if not possible:
-        allowed = f"less than {furthest:.4g}" if isinstance(leaf, JointBeyond) else f"more than {nearest:.4g}"
-        raise ScaffoldError(
-            f"{where}: can never become true: {leaf.joint!r} moves from {low:.4g} to {high:.4g}; "
-            f"got {leaf.distance:g}; allowed: {allowed}."
-        )
 
 
 def _check_asset(c: Composition, asset: AssetSpec) -> None:
