@@ -10,7 +10,7 @@ import torch
 
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.planners.ledger import LedgerError
-from scaffoldlab.planners.making import STEP_S, make_plan, make_request, plan_limits
+from scaffoldlab.planners.making import STEP_S, make_plan, make_request
 
 if TYPE_CHECKING:
     from scaffoldlab.camera import RgbdImage
@@ -103,18 +103,17 @@ class Replanner:
                 image=images[env] if images is not None else None,
                 state=plan.state(env),
                 feedback=feedback(plan, env, threshold, self.steps),
+                control_steps=plan.steps - int(plan.step[env]),
             )
 
         def one(env: int) -> tuple[int, Plan | None, str]:
-            limits = plan_limits(plan.composition, steps=left[env])
             try:
-                return env, make_plan(plan.composition, self.planner, requests[env], limits=limits), ""
+                return env, make_plan(plan.composition, self.planner, requests[env]), ""
             except LedgerError:
                 raise
             except ScaffoldError as error:
                 return env, None, str(error)
 
-        left = dict(zip(ids, (plan.steps - plan.step[ids]).tolist(), strict=True))
         with ThreadPoolExecutor(self._concurrency) as pool:
             results = list(pool.map(one, ids))
         self.failures += [why for _, made, why in results if made is None]
