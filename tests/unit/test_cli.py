@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 
 import pytest
 
@@ -13,6 +14,8 @@ from conftest import ROOT
 from scaffoldlab.cli import COMMANDS, common, main
 from scaffoldlab.cli.evaluate import find_checkpoint
 from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.evaluation.replan import Replanner
+from scaffoldlab.planners.base import Planner
 from scaffoldlab.planners.making import scripted_library
 from scaffoldlab.plans.library import PlanLibrary
 from scaffoldlab.specs.models import load_task
@@ -352,6 +355,48 @@ def test_schema_can_be_piped_into_a_file(capsys):
     assert code == 0 and err == "" and json.loads(out)["title"] == "SceneSpec"
 
 
-def test_errors_of_a_planner_that_does_not_plan_again_are_refused(capsys):
-    assert main(["evaluate", "--task", "move_apple", "--perturb", "pixel_px=9"]) == 1
-    assert "--perturb is for --replan perturbed; got --replan not at all" in capsys.readouterr().err
+# --- planning again -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (["--perturb", "pixel_px=9"], "--perturb is for --replan perturbed; got --replan not at all"),
+        (["--perturb", "pixel_px=9", "--replan", "vlm"], "--perturb is for --replan perturbed; got --replan vlm"),
+        (["--ledger", "l.jsonl", "--replan"], "--ledger is for --replan vlm and replay; got --replan scripted"),
+        (["--votes", 3, "--replan"], "--votes is for plans by perturbed, vlm, replay; got --replan scripted"),
+        (["--oracle", "keypoints"], "--oracle is for plans by perturbed, vlm, replay; got --replan not at all"),
+    ],
+)
+def test_options_of_other_planners_that_plan_again_are_refused(option, words, capsys):
+    assert words in error(capsys, "evaluate", "--task", "move_apple", *option)
+
+
+@pytest.mark.parametrize(
+    ("planner", "words"),
+    [
+        ("vlm", ["no endpoint", "SCAFFOLDLAB_BASE_URL"]),
+        ("replay", ["report/replan.ledger.jsonl", "cannot be read"]),
+    ],
+)
+def test_planning_again_needs_an_endpoint_or_a_ledger_before_anything_is_simulated(planner, words, capsys, tmp_path):
+    with zipfile.ZipFile(tmp_path / "model.pt", "w"):
+        pass  # as far as it is looked at before the simulation is open
+    plans = scripted_library(load_task("move_apple"), count=1, seed=0).save(tmp_path / "one.plans.npz")
+    message = error(
+        capsys, "evaluate", "--task", "move_apple", "--checkpoint", "model.pt", "--plans", plans, "--replan", planner,
+        "--out", "report",
+    )  # fmt: skip
+    for word in words:
+        assert word in message
+
+
+def test_replanner_is_told_what_it_lacks():
+    class Seeing(Planner):
+        name, needs_image = "seeing", True
+
+    with pytest.raises(ScaffoldError, match="concurrency 0, .* at least 1"):
+        Replanner(Seeing(), concurrency=0)
+    replanner = Replanner(Seeing())
+    with pytest.raises(ScaffoldError, match="the seeing planner needs pictures of the present, and `pictures` is None"):
+        replanner.begin(None, 1)  # type: ignore[arg-type]

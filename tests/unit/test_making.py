@@ -277,6 +277,18 @@ def test_plan_that_leaves_the_workspace_is_repaired_by_quoting_it(apple, model, 
     assert json.loads(json.dumps(library.plans[0].provenance))["model"] == "gemini-loopback"
 
 
+def test_plan_that_is_too_fast_for_the_steps_it_has_is_sent_back(apple, model):
+    """As in the middle of an episode; over a whole one the same waypoints are slow enough."""
+    planner, image = vlm_planner(settings(model), check=plan_check(apple)), kitchen_picture(apple, 0, seed=7)
+    whole, short = (make_request(apple, seed=7, index=0, image=image, control_steps=n) for n in (None, 20))
+    make_plan(apple, planner, whole)
+    assert model.kinds() == ["keypoints", "trajectory"]
+    with pytest.raises(ScaffoldError, match="gave no usable answer .* m/s"):
+        make_plan(apple, planner, short)
+    assert model.kinds()[2:] == ["keypoints", "trajectory", "trajectory"]
+    assert "0.02 s" in model.requests[-1].body["messages"][-1]["content"]  # 20 waypoints in 1/3 s
+
+
 def test_full_disk_under_the_ledger_stops_the_paying(apple, model, small_disk):
     """What cannot be recorded is paid for and lost, so the first failure to record ends it all."""
     images = [kitchen_picture(apple, index, seed=7) for index in range(12)]

@@ -6,7 +6,10 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
+
 from scaffoldlab.cli.common import add_simulation, add_task, progress_bar, quiet, task_name
+from scaffoldlab.cli.plan import add_vlm, make_planner, refuse_options
 from scaffoldlab.errors import ScaffoldError
 
 if TYPE_CHECKING:
@@ -23,13 +26,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=int, default=None, help="initial states; by default all of --plans, or 100")
     parser.add_argument("--trials", type=int, default=1, help="episodes per state and policy")
     parser.add_argument(
-        "--replan", choices=["scripted", "perturbed"], nargs="?", const="scripted", default=None,
+        "--replan", choices=["scripted", "perturbed", "vlm", "replay"], nargs="?", const="scripted", default=None,
         help="also let a planner plan again where tracking fails; by default the oracle",
     )  # fmt: skip
     parser.add_argument("--perturb", default="", metavar="NAME=VALUE,...", help="errors of --replan perturbed")
     parser.add_argument("--replan-error", type=float, default=None, help="tracking error that counts as failing [m]")
     parser.add_argument("--replan-steps", type=int, default=20, help="control steps in a row that it lasts")
     parser.add_argument("--out", type=Path, default=Path("outputs/evaluation"), help="folder of the report")
+    add_vlm(parser)
+    parser.add_argument("--ledger", type=Path, default=None, help="file of recorded calls; by default in --out")
     add_simulation(parser)
 
 
@@ -41,6 +46,11 @@ def run(args: argparse.Namespace) -> None:
         raise ScaffoldError(
             f"evaluate: --perturb is for --replan perturbed; got --replan {args.replan or 'not at all'}."
         )
+    if args.ledger and args.replan not in ("vlm", "replay"):
+        raise ScaffoldError(
+            f"evaluate: --ledger is for --replan vlm and replay; got --replan {args.replan or 'not at all'}."
+        )
+    refuse_options(args, args.replan, "--replan")
     from scaffoldlab.planners.making import SPLIT_PLANS, scripted_library, split_seed
     from scaffoldlab.plans.library import PlanLibrary
     from scaffoldlab.specs.models import load_task
@@ -52,13 +62,20 @@ def run(args: argparse.Namespace) -> None:
         seed = split_seed(name, "test")
         library = scripted_library(load_task(name), count=args.episodes or SPLIT_PLANS, seed=seed, noise=args.noise)
     checkpoint = find_checkpoint(name, args.checkpoint)
+    replanner = _replanner(args, load_task(name))
     from scaffoldlab.evaluation.evaluate import first_plans
 
     if args.episodes is not None:
         library = first_plans(library, args.episodes)
     with quiet(args.out / "console.log") as console:
-        metrics = evaluate(name, checkpoint, library, args, console, _replanner(args, load_task(name)))
+        metrics = evaluate(name, checkpoint, library, args, console, replanner)
         console.print(headline(metrics), highlight=False)
+        if replanner and (failures := replanner.failures):
+            console.print(
+                f"[yellow]{len(failures)} of {len(failures) + replanner.count} times there was no new plan; the first "
+                f"time because:[/] {escape(failures[0])}",
+                highlight=False,
+            )
         console.print(f"report: {args.out / 'index.html'}", highlight=False)
 
 
@@ -67,14 +84,10 @@ def _replanner(args: argparse.Namespace, composition: "Composition") -> "Replann
     if args.replan is None:
         return None
     from scaffoldlab.evaluation.replan import Replanner
-    from scaffoldlab.planners.perturbed import Perturbation, PerturbedPlanner
-    from scaffoldlab.planners.scripted import ScriptedPlanner
 
-    if args.replan == "scripted":
-        planner = ScriptedPlanner(composition.task.oracle)
-    else:
-        planner = PerturbedPlanner(composition, Perturbation.parse(args.perturb))
-    return Replanner(planner, error=args.replan_error, steps=args.replan_steps)
+    ledger = args.ledger or args.out / "replan.ledger.jsonl"
+    planner = make_planner(composition, argparse.Namespace(**vars(args) | {"planner": args.replan}), ledger)
+    return Replanner(planner, error=args.replan_error, steps=args.replan_steps, concurrency=args.concurrency)
 
 
 def evaluate(name, checkpoint: Path, library, args: argparse.Namespace, console, replanner=None) -> dict:

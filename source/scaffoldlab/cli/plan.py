@@ -147,12 +147,7 @@ def make_planner(
     from scaffoldlab.planners.making import plan_check
     from scaffoldlab.planners.scripted import ScriptedPlanner
 
-    for option, planners in PLANNER_OPTIONS.items():
-        value = getattr(args, option)
-        if args.planner not in planners and (value is True or value not in (None, False, 1)):
-            raise ScaffoldError(
-                f"--{option.replace('_', '-')} is for plans by {', '.join(planners)}; got --planner {args.planner}."
-            )
+    refuse_options(args, args.planner, "--planner")
     oracle = ScriptedPlanner(composition.task.oracle, orientation=args.orientation)
     if args.planner == "scripted":
         return oracle
@@ -183,6 +178,21 @@ def make_planner(
     )  # fmt: skip
     ledger.parent.mkdir(parents=True, exist_ok=True)
     return vlm_planner(settings, ledger=ledger, check=check, examples=examples, **oracle_part)
+
+
+def refuse_options(args: argparse.Namespace, planner: str | None, argument: str) -> None:
+    """Refuses options that the planner of an argument does not have.
+
+    Raises:
+        ScaffoldError: One of them is set.
+    """
+    for option, planners in PLANNER_OPTIONS.items():
+        value = getattr(args, option)
+        if planner not in planners and (value is True or value not in (None, False, 1)):
+            raise ScaffoldError(
+                f"--{option.replace('_', '-')} is for plans by {', '.join(planners)}; got {argument} "
+                f"{planner or 'not at all'}."
+            )
 
 
 def _baseline(composition: "Composition", args: argparse.Namespace) -> "Planner":

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
 
 MOST_ENVS = {"cpu": 256, "cuda": 4096}
 """Envs at once; on a CPU more are no faster, and take longer to build."""
+
+MOST_PICTURED = {"cpu": 16, "cuda": 256}
+"""Envs at once where a model plans again: each has a camera, and all are rendered whenever one of them is."""
 
 VIDEO_SIDE, VIDEO_EVERY, VIDEO_EPISODES = 320, 4, 8
 """Side of a film [px], control steps per frame, episodes filmed."""
@@ -82,6 +87,11 @@ class Evaluation:
             started = time.monotonic()
             episodes = self.episodes(env, lambda done, total: say("episodes", done, total))
             seconds = time.monotonic() - started
+        if self.replanner is not None and self.replanner.planner.needs_image:
+            with self.pictured_env(self.replanner) as env:
+                policy, started = self._policies(env)["deterministic"], time.monotonic()
+                episodes += self._replanned(env, policy, lambda done, total: say("replanned", done, total))
+                seconds += time.monotonic() - started
         video, pictures = self.film(episodes[0], lambda done, total: say("film", done, total))
         metrics = {
             "task": self.task,
@@ -106,6 +116,7 @@ class Evaluation:
             again = next(e for e in episodes if e.policy == REPLANNED)
             metrics |= {
                 "replanner": self.replanner.planner.name,
+                "replanner_model": self.replanner.model or None,
                 "replans": self.replanner.count,
                 "replans_failed": len(self.replanner.failures),
                 "replanned_success_rate": again.success_rate,
@@ -125,16 +136,33 @@ class Evaluation:
                           "zero_action_success_rate": episodes[2].success_rate}  # fmt: skip
 
     def episodes(self, env: ManagerBasedRLEnv, on_step: Callable[[int, int], None] | None = None) -> list[Episodes]:
-        """Deterministic and sampled policy, zero action and the timed closes, on the same states."""
+        """Deterministic and sampled policy, zero action and the timed closes, on the same states; and the policy with
+        a planner that plans again, unless it needs pictures."""
         policies = self._policies(env)
         baselines = {"zero action": zero_action, **TIMED_CLOSES}
         episodes = run_episodes(env, self.plans, policies | baselines, trials=self.trials, on_step=on_step)
-        if self.replanner is not None:
-            replanned = {REPLANNED: policies["deterministic"]}
-            episodes += run_episodes(
-                env, self.plans, replanned, trials=self.trials, replanner=self.replanner, on_step=on_step
-            )
+        if self.replanner is not None and not self.replanner.planner.needs_image:
+            episodes += self._replanned(env, policies["deterministic"], on_step)
         return episodes
+
+    def _replanned(
+        self, env: ManagerBasedRLEnv, policy: Policy, on_step: Callable[[int, int], None] | None
+    ) -> list[Episodes]:
+        return run_episodes(
+            env, self.plans, {REPLANNED: policy}, trials=self.trials, replanner=self.replanner, on_step=on_step
+        )
+
+    @contextmanager
+    def pictured_env(self, replanner: Replanner) -> Iterator[ManagerBasedRLEnv]:
+        """An env of few envs with cameras, which take the replanner's pictures."""
+        cfg = make_cfg(self.task, num_envs=1, device=self.device, seed=self.seed, overrides=self.overrides)
+        rows, most = self.trials * len(self.plans), MOST_PICTURED[cfg.sim.device.split(":")[0]]
+        cfg.scene.num_envs = math.ceil(rows / math.ceil(rows / most))
+        spec = load_task(self.task).scene.camera
+        add_camera(cfg, spec)
+        with open_cfg(cfg, load_task(self.task).task.env_id) as env:
+            replanner.pictures = partial(take_pictures, env, camera_of(spec))
+            yield env
 
     def film(self, result: Episodes, on_frame: Callable[[int, int], None]) -> tuple[Path, dict[int, np.ndarray]]:
         """Films episodes again, failures first, and draws their plans.

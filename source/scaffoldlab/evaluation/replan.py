@@ -10,7 +10,7 @@ import torch
 
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.planners.ledger import LedgerError
-from scaffoldlab.planners.making import STEP_S, make_plan, make_request, plan_limits
+from scaffoldlab.planners.making import STEP_S, make_plan, make_request
 
 if TYPE_CHECKING:
     from scaffoldlab.camera import RgbdImage
@@ -33,12 +33,13 @@ class Replanner:
         steps: Control steps in a row that it lasts.
         limit: New plans in an episode at most.
         least: Control steps that must be left.
-        pictures: Takes a picture of every env as it is now, for a planner that needs one.
         concurrency: Plans made at the same time.
 
     Attributes:
+        pictures: Takes a picture of each of some envs as it is now; set before :meth:`begin` if the planner needs any.
         count: New plans so far.
         failures: Why there were none, one text each.
+        model: The model that has written them, if it was one.
     """
 
     def __init__(
@@ -49,24 +50,29 @@ class Replanner:
         steps: int = 20,
         limit: int = 1,
         least: int = 60,
-        pictures: Callable[[], Sequence[RgbdImage]] | None = None,
         concurrency: int = 4,
     ) -> None:
-        if (error is not None and not error > 0) or min(steps, limit) < 1 or least < 2:
+        if (error is not None and not error > 0) or min(steps, limit, concurrency) < 1 or least < 2:
             raise ScaffoldError(
-                f"replanner: error is {error} m, steps {steps}, limit {limit}, least {least}; allowed: above 0, at "
-                "least 1, at least 1 and at least 2."
-            )
-        if planner.needs_image and pictures is None:
-            raise ScaffoldError(
-                f"replanner: the {planner.name} planner needs pictures of the present; give `pictures`."
+                f"replanner: error is {error} m, steps {steps}, limit {limit}, concurrency {concurrency}, least "
+                f"{least}; allowed: above 0, at least 1, 1 and 1, and at least 2."
             )
         self.planner, self.error, self.steps, self.limit, self.least = planner, error, steps, limit, least
-        self.count, self.failures = 0, list[str]()
-        self._pictures, self._concurrency = pictures, concurrency
+        self.pictures: Callable[[Sequence[int]], Sequence[RgbdImage]] | None = None
+        self.count, self.failures, self.model = 0, list[str](), ""
+        self._concurrency = concurrency
 
     def begin(self, plan: PlanCommand, count: int) -> None:
-        """Starts new episodes in the first ``count`` envs; the others are left alone."""
+        """Starts new episodes in the first ``count`` envs; the others are left alone.
+
+        Raises:
+            ScaffoldError: The planner needs pictures, and there is no camera to take them.
+        """
+        if self.planner.needs_image and self.pictures is None:
+            raise ScaffoldError(
+                f"replanner: the {self.planner.name} planner needs pictures of the present, and `pictures` is None; "
+                "set it to a function of env ids, e.g. to `take_pictures` of an env with a camera."
+            )
         self._above = torch.zeros(plan.num_envs, dtype=torch.long, device=plan.device)
         self._plan_ids = plan.plan_id.tolist()
         self._left = torch.where(torch.arange(plan.num_envs, device=plan.device) < count, self.limit, 0)
@@ -91,34 +97,35 @@ class Replanner:
 
     def _plans(self, plan: PlanCommand, ids: list[int], threshold: float) -> dict[int, Plan]:
         """New plans by env, without those that could not be made."""
-        images = self._pictures() if self.planner.needs_image and self._pictures else None
+        images = self.pictures(ids) if self.planner.needs_image and self.pictures else [None] * len(ids)
         requests = {}
-        for env in ids:
+        for env, image in zip(ids, images, strict=True):
             before = plan.library.plans[self._plan_ids[env]]
             requests[env] = make_request(
                 plan.composition,
                 seed=before.provenance.get("seed", 0),
                 index=before.provenance.get("index", env),
                 waypoint_count=plan.library.waypoint_count,
-                image=images[env] if images is not None else None,
+                image=image,
                 state=plan.state(env),
                 feedback=feedback(plan, env, threshold, self.steps),
+                control_steps=plan.steps - int(plan.step[env]),
             )
 
         def one(env: int) -> tuple[int, Plan | None, str]:
-            limits = plan_limits(plan.composition, steps=left[env])
             try:
-                return env, make_plan(plan.composition, self.planner, requests[env], limits=limits), ""
+                return env, make_plan(plan.composition, self.planner, requests[env]), ""
             except LedgerError:
                 raise
             except ScaffoldError as error:
                 return env, None, str(error)
 
-        left = dict(zip(ids, (plan.steps - plan.step[ids]).tolist(), strict=True))
         with ThreadPoolExecutor(self._concurrency) as pool:
             results = list(pool.map(one, ids))
         self.failures += [why for _, made, why in results if made is None]
-        return {env: made for env, made, _ in results if made is not None}
+        plans = {env: made for env, made, _ in results if made is not None}
+        self.model = next((m for p in plans.values() if (m := p.provenance.get("model"))), self.model)
+        return plans
 
 
 def feedback(plan: PlanCommand, env: int, threshold: float, steps: int) -> str:

@@ -30,6 +30,7 @@ class PlanRequest:
         image: Picture of the initial state, or None when the planner needs none.
         state: The state to plan from when it is not initial state ``index`` of the seed; as ``Plan.initial_state``.
         feedback: What went wrong until now, for a plan from the middle of an episode; empty at its start.
+        control_steps: Control steps that the plan has; None: those of a whole episode.
     """
 
     index: int
@@ -46,6 +47,7 @@ class PlanRequest:
     image: RgbdImage | None = None
     state: dict[str, np.ndarray] | None = None
     feedback: str = ""
+    control_steps: int | None = None
     hand_rpy: np.ndarray = field(default_factory=lambda: np.zeros(3))
 
 

@@ -40,6 +40,7 @@ def make_request(
     image: RgbdImage | None = None,
     state: dict[str, np.ndarray] | None = None,
     feedback: str = "",
+    control_steps: int | None = None,
 ) -> PlanRequest:
     """The request for plan ``index`` of a library, or with a ``state`` for a plan from there (see `PlanRequest`)."""
     task = composition.task
@@ -61,6 +62,7 @@ def make_request(
         image=image,
         state=state,
         feedback=feedback,
+        control_steps=control_steps,
     )
 
 
@@ -71,9 +73,7 @@ def plan_limits(composition: Composition, *, steps: int | None = None) -> PlanLi
     )
 
 
-def plan_check(
-    composition: Composition, *, collisions: bool = False, steps: int | None = None
-) -> Callable[[PlanRequest, Waypoints], list[str]]:
+def plan_check(composition: Composition, *, collisions: bool = False) -> Callable[[PlanRequest, Waypoints], list[str]]:
     """Reasons why waypoints are no plan of the task, in the frame that a model's prompt uses.
 
     An arm has to reach every waypoint of the hand: a plan beyond it cannot be carried out.
@@ -81,13 +81,11 @@ def plan_check(
     Args:
         composition: The task.
         collisions: The hand point may not go through what cannot move either.
-        steps: Control steps that the plan has; None: those of a whole episode.
     """
-    limits = plan_limits(composition, steps=steps)
     arm = ArmReach(composition) if composition.robot.arm else None
 
     def check(request: PlanRequest, waypoints: Waypoints) -> list[str]:
-        origin_e = waypoints.located_e[0]
+        origin_e, limits = waypoints.located_e[0], plan_limits(composition, steps=request.control_steps)
         reasons = validate_waypoints(request, waypoints, limits, origin_e=origin_e)
         reasons += reach_reasons(request, waypoints, arm, origin_e=origin_e) if arm else []
         if collisions and np.shape(waypoints.hand_e) == (request.waypoint_count, 3):
@@ -99,9 +97,7 @@ def plan_check(
     return check
 
 
-def make_plan(
-    composition: Composition, planner: Planner, request: PlanRequest, *, limits: PlanLimits | None = None
-) -> Plan:
+def make_plan(composition: Composition, planner: Planner, request: PlanRequest) -> Plan:
     """Asks the planner, puts what it located onto the bodies, and checks the result.
 
     A planner that gives positions only (Scaffolds, section 3.2) leaves the wrist's orientation as it is at the start.
@@ -110,13 +106,12 @@ def make_plan(
         composition: The task.
         planner: Who plans.
         request: What is asked for.
-        limits: What the plan must keep to; None takes those of a whole episode.
 
     Raises:
         ScaffoldError: No answer, a keypoint off every surface, or waypoints that are no plan, with the reasons.
     """
     waypoints = planner.plan(request)
-    limits = limits or plan_limits(composition)
+    limits = plan_limits(composition, steps=request.control_steps)
     reasons = validate_waypoints(request, waypoints, limits) if planner.checked else []
     if planner.checked and composition.robot.arm:
         reasons += reach_reasons(request, waypoints, ArmReach(composition))

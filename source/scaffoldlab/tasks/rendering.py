@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from scaffoldlab.plans.library import PlanLibrary
 
 FOCAL_LENGTH = 24.0
+
+OUT_OF_REACH = 1000.0
+"""Height above its place at which a camera sees nothing [m]; it sees up to 20 m far."""
 
 
 def camera_of(spec: CameraSpec, *, size: int | None = None) -> Camera:
@@ -59,13 +62,27 @@ def _calibration(camera: Camera) -> OpenCvPinholeDistortionCfg:
     return OpenCvPinholeDistortionCfg(fx=fx, fy=fy, cx=cx, cy=cy, image_size=(camera.width, camera.height))
 
 
-def take_pictures(env: ManagerBasedRLEnv, camera: Camera) -> list[RgbdImage]:
-    """A picture of every env as it is now."""
+def take_pictures(env: ManagerBasedRLEnv, camera: Camera, env_ids: Sequence[int] | None = None) -> list[RgbdImage]:
+    """A picture of every env as it is now, or of each of some envs.
+
+    All envs are rendered at once. Of those that are not asked for the cameras look from out of reach while it
+    happens: a picture of nothing takes little time.
+    """
     sensor = env.scene["camera"]
     env.sim.render()
-    sensor.update(0.0, force_recompute=True)
-    rgb = sensor.data.output["rgb"].torch[..., :3].cpu().numpy().copy()
-    depth = sensor.data.output["distance_to_image_plane"].torch[..., 0].cpu().numpy().copy()
+    if env_ids is None:
+        sensor.update(0.0, force_recompute=True)
+        ids = slice(None)
+    else:
+        ids = torch.as_tensor(env_ids, device=env.device)
+        at_w = env.scene.env_origins + env.scene.env_origins.new_tensor(camera.pose_ec[:3, 3])
+        away_w = at_w + at_w.new_tensor((0.0, 0.0, OUT_OF_REACH))
+        away_w[ids] = at_w[ids]
+        sensor.set_world_poses(away_w)
+        sensor.update(0.0, force_recompute=True)
+        sensor.set_world_poses(at_w)
+    rgb = sensor.data.output["rgb"].torch[ids, ..., :3].cpu().numpy().copy()
+    depth = sensor.data.output["distance_to_image_plane"].torch[ids, ..., 0].cpu().numpy().copy()
     return [RgbdImage(c, np.nan_to_num(d, posinf=0.0), camera) for c, d in zip(rgb, depth, strict=True)]
 
 
