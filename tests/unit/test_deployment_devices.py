@@ -1,12 +1,14 @@
 """Devices of a deployment: folders that are being written, poses that are late or wrong, a robot behind UDP."""
 
+import errno
+import socket
 import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from deployments import POSE_EC, UdpServer, pose_in_camera
+from deployments import POSE_EC, Clock, UdpServer, pose_in_camera
 from scaffoldlab.deployment.capture import CaptureFolder
 from scaffoldlab.deployment.tracker import ObInCamFolder, PoseGate
 from scaffoldlab.deployment.udp_robot import UdpRobot
@@ -205,6 +207,7 @@ def test_robot_says_where_its_joints_are_and_goes_where_it_is_told(server):
     robot.send(np.array([1.0, 2.0, 3.0]))
     wait_for(lambda: robot.state().position[2] == 3.0)
     assert server.messages[-1]["targets"] == {"wrist_x": 1.0, "index_0": 2.0, "thumb_3": 3.0}
+    assert [message["seq"] for message in server.messages] == list(range(1, len(server.messages) + 1))
     robot.close()
 
 
@@ -231,7 +234,152 @@ def test_robot_that_is_not_there_is_an_error_in_time():
     assert time.monotonic() - begun < 2
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:5000", "tcp://a:1", "udp://a", "udp://:5", "udp://a:99999"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:5000", "tcp://a:1", "udp://a", "udp://:5", "udp://a:99999", "udp://[::1:5", "udp://a:-5"]
+)
 def test_address_of_another_kind_is_refused(address):
     with pytest.raises(ScaffoldError, match=r"allowed: udp://host:port"):
         UdpRobot(address, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("udp://255.255.255.255:5005", r"255\.255\.255\.255:5005: cannot be reached \(.*Give the address of one robot"),
+        (f"udp://{70 * 'a'}:5005", r"host 'aaa.*' is not known"),
+    ],
+)
+def test_address_that_no_socket_can_be_opened_to_is_an_error_that_helps(address, words):
+    with pytest.raises(ScaffoldError, match=words):
+        UdpRobot(address, NAMES)
+
+
+def test_name_with_addresses_of_both_kinds_means_the_older_kind(server, monkeypatch):
+    """``localhost`` is ``::1`` first on many computers, and servers listen on 127.0.0.1."""
+    port = int(server.address.rpartition(":")[2])
+    older = socket.getaddrinfo("127.0.0.1", port, type=socket.SOCK_DGRAM)
+    newer = [(socket.AF_INET6, socket.SOCK_DGRAM, socket.IPPROTO_UDP, "", ("::1", port, 0, 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: newer + older)
+    UdpRobot(f"udp://localhost:{port}", NAMES, timeout=1.0).close()
+
+
+@pytest.fixture
+def still(server):
+    """A robot whose server says only what the test tells it to, by a clock that stands still."""
+    server.moves = False
+    robot = UdpRobot(server.address, NAMES, clock=Clock())
+    yield robot
+    robot.close()
+
+
+def tell(server, packet: bytes) -> None:
+    """Sends one packet to the robot; on one computer it has arrived when this returns."""
+    server._socket.sendto(packet, server._sender)
+
+
+SEVENS = dict.fromkeys(NAMES, 7.0)
+
+MALFORMED = {
+    "number is infinite": {"seq": float("inf")},
+    "number has 400 digits": {"seq": 10**400},
+    "number is a text": {"seq": "1001"},
+    "number is true": {"seq": True},
+    "positions are a list": {"positions": [7.0, 7.0, 7.0]},
+    "position of a joint is missing": {"positions": {"wrist_x": 7.0, "index_0": 7.0}},
+    "each position is a list of two": {"positions": dict.fromkeys(NAMES, (1, 2))},
+    "each position is a list of one": {"positions": dict.fromkeys(NAMES, (7.0,))},
+    "position is a text": {"positions": SEVENS | {"wrist_x": "7"}},
+    "position is true": {"positions": SEVENS | {"wrist_x": True}},
+    "position is nothing": {"positions": SEVENS | {"wrist_x": None}},
+    "position has 400 digits": {"positions": SEVENS | {"wrist_x": 10**400}},
+    "position is too large for float32": {"positions": SEVENS | {"wrist_x": -1e300}},
+    "velocity is infinite": {"velocities": SEVENS | {"wrist_x": float("-inf")}},
+    "velocity is not a number": {"velocities": SEVENS | {"wrist_x": float("nan")}},
+    "no velocities": {"velocities": None},
+}
+
+
+@pytest.mark.parametrize("name", [*MALFORMED, "deep nesting", "empty"])
+def test_packet_that_is_no_joint_state_is_skipped(server, still, name):
+    packet = {"deep nesting": 60000 * b"[", "empty": b""}.get(name)
+    if packet is None:
+        packet = server.state(**({"seq": 1000, "positions": SEVENS} | MALFORMED[name]))
+    tell(server, packet)
+    np.testing.assert_allclose(still.state().position, [0.1, 0.2, 0.3])
+    assert still.malformed == 1
+    tell(server, server.state(1001, positions=SEVENS))
+    state = still.state()
+    assert (state.position == 7).all() and state.position.shape == state.velocity.shape == (3,)
+    assert still.malformed == 1
+
+
+@pytest.mark.parametrize("numbers", [(1, 2), (1.0, 1.5)])
+def test_newer_joint_state_wins_in_whatever_order_they_come(server, still, numbers):
+    for number in numbers[::-1]:
+        tell(server, server.state(1000 + number, positions=SEVENS | {"wrist_x": number}))
+    assert still.state().position[0] == numbers[-1]
+
+
+def test_robot_that_was_started_again_counts_from_the_start(server, still):
+    tell(server, server.state(1000, positions=SEVENS))
+    before = still.state()
+    still._clock.sleep(0.9)
+    tell(server, server.state(1000, positions=SEVENS))
+    tell(server, server.state(10, positions=SEVENS | {"wrist_x": 1.0}))  # late, or twice: not a second of silence
+    assert still.state() is before
+    still._clock.sleep(0.2)
+    for number, x in ((10, 2.0), (11, 3.0), (9, 4.0)):
+        tell(server, server.state(number, positions=SEVENS | {"wrist_x": x}))
+    state = still.state()
+    assert state.position[0] == 3.0 and state.time == still._clock.now
+
+
+def test_first_joint_state_may_have_any_number(server):
+    server.state = lambda seq, state=server.state: state(-5)
+    assert UdpRobot(server.address, NAMES, timeout=1.0).state() is not None
+
+
+class Unreachable:
+    """A socket as Linux makes it when the robot has lost its power: errors come back instead of packets."""
+
+    closed = False
+
+    def recv(self, size):
+        raise OSError(errno.EHOSTUNREACH, "No route to host")
+
+    send = recv
+
+    def close(self):
+        self.closed = True
+
+
+def test_network_error_is_a_lost_packet_and_the_robot_may_come_back(server, still, monkeypatch):
+    before = still.state()
+    with monkeypatch.context() as away:
+        away.setattr(still, "_socket", Unreachable())
+        still._clock.sleep(0.5)
+        still.send(np.zeros(3))
+        assert still.state() is before  # the loop sees how old it is, and holds
+        assert still.lost == 2
+    tell(server, server.state(1000, positions=SEVENS))
+    assert (still.state().position == 7).all()
+
+
+def test_robot_without_a_network_is_an_error_that_says_so(monkeypatch):
+    unreachable = Unreachable()
+    monkeypatch.setattr("scaffoldlab.deployment.udp_robot._connect", lambda address: unreachable)
+    with pytest.raises(ScaffoldError, match=r"no joint state within 0\.1 s; .*No route to host"):
+        UdpRobot("udp://10.0.0.1:5005", NAMES, timeout=0.1)
+    assert unreachable.closed
+
+
+def test_flood_of_packets_does_not_keep_the_loop(still, monkeypatch):
+    left = [b"{"] * 5000
+
+    class Flood:
+        def recv(self, size):
+            return left.pop()  # an IndexError if it is read to the end
+
+    with monkeypatch.context() as flooded:
+        flooded.setattr(still, "_socket", Flood())
+        assert still.state() is not None
