@@ -1,6 +1,8 @@
 """Devices of a deployment: folders that are being written, poses that are late or wrong, a robot behind UDP."""
 
 import errno
+import os
+import shutil
 import socket
 import time
 
@@ -10,7 +12,7 @@ from PIL import Image
 
 from deployments import POSE_EC, Clock, UdpServer, pose_in_camera
 from scaffoldlab.deployment.capture import CaptureFolder
-from scaffoldlab.deployment.tracker import ObInCamFolder, PoseGate
+from scaffoldlab.deployment.tracker import LOOK_BACK, ObInCamFolder, PoseGate
 from scaffoldlab.deployment.udp_robot import UdpRobot
 from scaffoldlab.errors import ScaffoldError
 
@@ -76,6 +78,11 @@ def write_pose(path, x: float, *, upto: int | None = None):
     path.write_text("\n".join(" ".join(f"{v:.8f}" for v in row) for row in pose)[:upto])
 
 
+def polled(tracker, times: int = 1) -> list[float]:
+    """What comes of some polls: the x of each pose of the apple."""
+    return [poses["apple"][0, 3] for poses in (tracker.poll() for _ in range(times)) if poses]
+
+
 def test_each_pose_is_given_once_and_the_newest_wins(tmp_path):
     tracker = ObInCamFolder(tmp_path, ["apple"])
     assert tracker.poll() == {}  # the tracker has not begun
@@ -97,6 +104,23 @@ def test_half_written_pose_is_read_again_at_every_length(tmp_path):
         write_pose(file, 0.123, upto=upto)
         seen += [pose["apple"] for pose in [tracker.poll()] if pose]
     assert len(seen) == 1 and seen[0][0, 3] == 0.123
+    assert polled(tracker, 2 * LOOK_BACK) == []
+
+
+def test_pose_that_is_completed_within_one_tick_of_the_disk_is_read(tmp_path):
+    tracker = ObInCamFolder(tmp_path, ["apple"])
+    for upto, expected in ((40, []), (None, [0.1])):
+        write_pose(tmp_path / "ob_in_cam/1.txt", 0.1, upto=upto)
+        os.utime(tmp_path / "ob_in_cam/1.txt", ns=(10**18, 10**18))
+        assert polled(tracker) == expected
+
+
+def test_matrix_without_the_last_row_of_a_pose_is_none(tmp_path):
+    tracker = ObInCamFolder(tmp_path, ["apple"])
+    write_pose(tmp_path / "ob_in_cam/1.txt", 0.1)
+    np.savetxt(tmp_path / "ob_in_cam/2.txt", pose_in_camera(np.zeros(3)).T)
+    np.savetxt(tmp_path / "ob_in_cam/3.txt", np.eye(4)[[0, 1, 2, 3, 3]])
+    assert polled(tracker) == [0.1]
 
 
 def test_older_pose_is_given_while_the_newest_is_being_written(tmp_path):
@@ -109,10 +133,117 @@ def test_older_pose_is_given_while_the_newest_is_being_written(tmp_path):
 
 
 def test_several_bodies_have_folders_of_their_own(tmp_path):
+    tracker = ObInCamFolder(tmp_path, ["pear", "apple", "cabinet/drawer_top"])
     write_pose(tmp_path / "cabinet/drawer_top/ob_in_cam/1.txt", 0.3)
     write_pose(tmp_path / "apple/ob_in_cam/1.txt", 0.4)
-    poses = ObInCamFolder(tmp_path, ["apple", "cabinet/drawer_top"]).poll()
+    for place in ("ob_in_cam", "."):  # of whom?
+        write_pose(tmp_path / place / "1.txt", 0.5)
+    poses = tracker.poll()
     assert {body: pose[0, 3] for body, pose in poses.items()} == {"apple": 0.4, "cabinet/drawer_top": 0.3}
+
+
+@pytest.mark.parametrize("place", ["apple/ob_in_cam", "apple", "ob_in_cam", "."])
+def test_single_body_may_have_its_poses_in_four_places(tmp_path, place):
+    (tmp_path / "apple").mkdir()  # e.g. of its mesh
+    tracker = ObInCamFolder(tmp_path, ["apple"])
+    write_pose(tmp_path / place / "1.txt", 0.3)
+    assert polled(tracker) == [0.3]
+
+
+def test_poses_of_two_places_are_not_mixed(tmp_path):
+    tracker = ObInCamFolder(tmp_path, ["apple"])
+    write_pose(tmp_path / "apple/ob_in_cam/1.txt", 0.3)
+    write_pose(tmp_path / "ob_in_cam/2.txt", 0.9)
+    assert polled(tracker, 2 * LOOK_BACK) == [0.3]
+    shutil.rmtree(tmp_path / "apple")
+    write_pose(tmp_path / "ob_in_cam/3.txt", 0.4)
+    assert polled(tracker) == [0.4]
+
+
+def test_files_of_a_capture_are_no_poses(capture):
+    """BundleSDF's layout, before the tracker begins: the camera's pose is a rigid transform too."""
+    tracker = ObInCamFolder(capture, ["apple"])
+    write_pose(capture / "camera_in_env.txt", 0.9)
+    write_pose(capture / "0003.txt", 0.9)
+    assert tracker.poll() == {}
+    write_pose(capture / "ob_in_cam/000001.txt", 0.1)
+    assert polled(tracker) == [0.1]
+
+
+def test_only_names_that_are_numbers_are_poses(tmp_path):
+    tracker = ObInCamFolder(tmp_path, ["apple"])
+    for name in ("latest.txt", "7x.txt", "x7.txt", "7.txt~", ".7.txt", "7.tmp.txt", "7..txt", "-7.txt", "٧.txt"):
+        write_pose(tmp_path / "ob_in_cam" / name, 0.9)
+    (tmp_path / "ob_in_cam/8.txt").mkdir()
+    write_pose(tmp_path / "ob_in_cam/0001.txt", 0.1)
+    assert polled(tracker) == [0.1]
+
+
+@pytest.mark.parametrize("names", [("9", "10", "0011"), ("0.25", "0.5", "0.75"), ("1664912345.9", "1664912346.123")])
+def test_higher_number_is_newer(tmp_path, names):
+    tracker = ObInCamFolder(tmp_path, ["apple"])
+    for x, name in reversed(list(enumerate(names))):
+        write_pose(tmp_path / f"ob_in_cam/{name}.txt", x)
+    assert polled(tracker, 3) == [len(names) - 1]
+
+
+def test_poses_of_an_earlier_run_are_not_new(tmp_path):
+    folder = tmp_path / "ob_in_cam"
+    for number in (5, 6, 7):
+        write_pose(folder / f"{number}.txt", 0.9)
+    tracker = ObInCamFolder(tmp_path, ["apple"])
+    assert polled(tracker, 2 * LOOK_BACK) == []
+    for number in (0, 1):  # the tracker counts from 0 again
+        write_pose(folder / f"{number}.txt", number)
+        assert polled(tracker) == [number]
+    for number in (6, 7, 8):  # it has dropped some, and overwrites what it finds
+        rewrite(folder / f"{number}.txt", number)
+        assert polled(tracker, 2 * LOOK_BACK) == [number]
+
+
+def rewrite(path, x: float) -> None:
+    """Writes a pose at another time than what was there; the clock of the disk counts in steps of some ms."""
+    write_pose(path, x)
+    os.utime(path, ns=2 * (time.time_ns() + 10**9,))
+
+
+@pytest.mark.parametrize("emptied", [True, False])
+def test_tracker_that_is_started_again_is_followed(tmp_path, emptied):
+    tracker = ObInCamFolder(tmp_path, ["apple"])
+    folder = tmp_path / "ob_in_cam"
+    for number in range(50, 60):
+        write_pose(folder / f"{number}.txt", 0.9)
+        assert polled(tracker) == [0.9]
+    write_pose(folder / "60.txt", 0.9, upto=40)  # it was stopped here
+    assert polled(tracker, 2 * LOOK_BACK) == []
+    if emptied:
+        shutil.rmtree(folder)
+        assert polled(tracker) == []
+    rewrite(folder / "51.txt", 0.1)
+    assert polled(tracker, LOOK_BACK) == [0.1]
+    for number in (52, 53, 60, 61):
+        rewrite(folder / f"{number}.txt", number)
+        assert polled(tracker, 2 * LOOK_BACK) == [number]
+
+
+def test_older_pose_that_is_written_again_is_no_restart_while_newer_ones_come(tmp_path):
+    tracker = ObInCamFolder(tmp_path, ["apple"])
+    for number in range(2 * LOOK_BACK):  # a new one every other poll
+        write_pose(tmp_path / f"ob_in_cam/{number}.txt", number)
+        assert polled(tracker) == [number]
+        rewrite(tmp_path / "ob_in_cam/0.txt", 99)
+        assert polled(tracker) == []
+
+
+def test_many_unreadable_files_do_not_hide_a_pose(tmp_path):
+    """A tracker may write nothing where it has lost the object."""
+    tracker = ObInCamFolder(tmp_path, ["apple"])
+    for number in range(10, 30):
+        write_pose(tmp_path / f"ob_in_cam/{number}.txt", 0.9, upto=0)
+    write_pose(tmp_path / "ob_in_cam/9.txt", 0.1)
+    assert polled(tracker, 2) == [0.1]
+    write_pose(tmp_path / "ob_in_cam/1.txt", 0.2)
+    assert polled(tracker, LOOK_BACK) == [0.2]
 
 
 def test_tracker_without_a_folder_is_refused(tmp_path):
@@ -156,6 +287,21 @@ def test_jump_is_not_let_through_and_the_keypoint_stays(gate):
     assert gate.trouble  # nothing new is no reason to believe
     gate.update(pose_in_camera(np.array([0.02, 0, 0])), 0.06)
     assert gate.trouble == ""
+
+
+def test_jump_is_that_of_the_keypoint_that_moves_most():
+    gate = PoseGate("apple", np.array([[0.0, 0, 0], [0.1, 0, 0]]), POSE_EC, max_jump=0.05)
+    gate.update(pose_in_camera(np.zeros(3), (0, 0, 0.3)), 0.0)
+    gate.update(pose_in_camera(np.array([0.0, 0, 0.04]), (0, 0, 0.3)), 0.1)
+    assert gate.trouble == ""
+    gate.update(pose_in_camera(np.array([0.0, 0, 0.04]), (0, 0, 0.3 + np.radians(33))), 0.2)  # 0.1 m by 33 deg
+    assert gate.trouble == "wrong pose of apple: it jumped by 6 cm"
+
+
+def test_poses_that_agree_with_a_jump_have_to_follow_each_other(gate):
+    for x in (0, 0.3, 0.3, 0.3, 0, 0.3):
+        gate.update(pose_in_camera(np.array([x, 0, 0])), 0.0)
+    assert gate.trouble == "wrong pose of apple: it jumped by 30 cm"
 
 
 def test_poses_that_jump_about_are_never_believed_and_those_that_agree_are(gate):
