@@ -50,6 +50,38 @@ def test_picture_that_is_being_written_is_passed_over(capture):
     assert (CaptureFolder(capture).capture().depth == 1.25).all()
     (capture / "rgb/0003.png").write_bytes(whole)  # its depth has not come yet
     assert (CaptureFolder(capture).capture().depth == 1.25).all()
+    depth = (capture / "depth/0002.png").read_bytes()
+    (capture / "depth/0003.png").write_bytes(depth[: len(depth) // 2])
+    (capture / "rgb/0004.png").write_bytes(whole)
+    (capture / "depth/0004.png").write_bytes(whole.replace(b"\x00\x00\x00\rIHDR", b"\x00\x00\x00\x0cIHDR"))  # broken
+    assert (CaptureFolder(capture).capture().depth == 1.25).all()
+
+
+def test_picture_of_the_highest_number_is_the_newest(capture):
+    for stem, depth in (("0009", 900), ("10", 1000), ("2", 200)):
+        shutil.copy(capture / "rgb/0000.png", capture / f"rgb/{stem}.png")
+        Image.fromarray(np.full((6, 8), depth, np.uint16)).save(capture / f"depth/{stem}.png")
+    assert (CaptureFolder(capture).capture().depth == 1.0).all()
+
+
+@pytest.mark.parametrize(
+    ("depth", "got"),
+    [
+        (np.zeros((5, 8), np.uint16), "8 x 5 pixels, uint16 in 1 channel"),
+        (np.zeros((6, 8), np.uint8), "8 x 6 pixels, uint8 in 1 channel"),  # drawn for people, not measured
+        (np.zeros((6, 8, 3), np.uint8), "8 x 6 pixels, uint8 in 3 channel"),
+    ],
+)
+def test_depth_of_another_kind_is_refused(capture, depth, got):
+    Image.fromarray(depth).save(capture / "depth/0001.png")
+    with pytest.raises(ScaffoldError, match=rf"rgb/0001.png is 8 x 6 pixels, depth/0001.png {got}.*allowed: .*uint16"):
+        CaptureFolder(capture).capture()
+
+
+def test_folder_without_a_pair_is_refused(capture):
+    shutil.rmtree(capture / "depth")
+    with pytest.raises(ScaffoldError, match=r"no readable pair rgb/NAME\.png, depth/NAME\.png"):
+        CaptureFolder(capture).capture()
 
 
 @pytest.mark.parametrize(
@@ -58,7 +90,11 @@ def test_picture_that_is_being_written_is_passed_over(capture):
         ("camera_in_env.txt", None, ["camera_in_env.txt: missing", "4 x 4"]),
         ("camera_in_env.txt", "1 2 3", ["camera_in_env.txt", "4 x 4 numbers"]),
         ("camera_in_env.txt", "2 0 0 0 0 2 0 0 0 0 2 0 0 0 0 1", ["rotation part is off"]),
+        ("camera_in_env.txt", "0 1 0 0 -1 0 0 0 0 0 1 0 1 2 3 1", ["last row is [1.0, 2.0, 3.0, 1.0]", "0 0 0 1"]),
         ("cam_K.txt", None, ["cam_K.txt: missing", "3 x 3"]),
+        ("cam_K.txt", "10 0 4 0 -10 3 0 0 1", ["cam_K.txt: got [[10.0, 0.0, 4.0]", "positive focal lengths"]),
+        ("cam_K.txt", "10 0 nan 0 10 3 0 0 1", ["cam_K.txt: got [[10.0, 0.0, nan]", "positive focal lengths"]),
+        ("cam_K.txt", "10 0 0 0 10 0 4 3 1", ["cam_K.txt: got [[10.0, 0.0, 0.0]", "0 0 1"]),
     ],
 )
 def test_capture_without_what_it_needs_is_refused(capture, name, content, words):
