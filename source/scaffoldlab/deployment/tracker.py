@@ -1,21 +1,26 @@
 """Object poses from a folder that a tracker is writing, and the gate that keeps wrong ones from the policy."""
 
+import functools
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from scaffoldlab.errors import ScaffoldError
-from scaffoldlab.files import by_number
 from scaffoldlab.geometry import not_rigid
+
+LOOK_BACK = 15
+"""Polls without a new pose after which lower numbers are looked at too: 0.25 s at the control rate."""
 
 
 class ObInCamFolder:
     """Poses as FoundationPose and BundleSDF write them: ``ob_in_cam/ID.txt``, 4 x 4, object to camera.
 
-    The object frame has to be the body's frame: track with the mesh that the task's asset was made from. A file that
-    is still being written is read again at the next call.
+    ID is a number, of the picture or its time; other names are passed over, and what lies there at the start is of an
+    earlier run. The object frame has to be the body's frame: track with the mesh that the task's asset was made from. A
+    file that is still being written is read again when it has grown.
 
     Args:
         folder: Holds ``BODY/ob_in_cam/`` for each body; for a single body ``ob_in_cam/``, or the files themselves.
@@ -28,32 +33,80 @@ class ObInCamFolder:
     def __init__(self, folder: Path, bodies: Sequence[str]):
         if not folder.is_dir():
             raise ScaffoldError(f"tracker {folder}: no such folder. Start the tracker first, or correct the path.")
-        self._places = {body: [folder / body / "ob_in_cam", folder / body] for body in bodies}
+        places = {body: [folder / body / "ob_in_cam", folder / body] for body in bodies}
         if len(bodies) == 1:
-            self._places[bodies[0]] += [folder / "ob_in_cam", folder]
-        self._last: dict[str, list] = {}
+            places[bodies[0]] += [folder / "ob_in_cam", folder]
+        self._files = {body: [_PoseFiles(place) for place in places[body]] for body in bodies}
 
     def poll(self) -> dict[str, np.ndarray]:
         """The newest complete pose of each body that has a new one, body to camera frame, shape (4, 4)."""
-        found = {body: self._newest(body) for body in self._places}
+        found = {body: self._newest(body) for body in self._files}
         return {body: pose for body, pose in found.items() if pose is not None}
 
     def _newest(self, body: str) -> np.ndarray | None:
-        place = next((p for p in self._places[body] if p.is_dir()), None)
-        if place is None:
-            return None
-        try:
-            names = [e.name for e in os.scandir(place) if e.name.endswith(".txt") and not e.name.startswith(".")]
-        except OSError:  # moved away between two looks
-            return None
-        last = self._last.get(body)
-        newer = [(order, n) for order, n in ((by_number(n), n) for n in names) if last is None or order > last]
-        for order, name in sorted(newer, reverse=True)[:3]:  # the newest may be half-written
-            pose = _read(place / name)
-            if pose is not None:
-                self._last[body] = order
+        for files in self._files[body]:
+            pose = files.newest()
+            if files.number is not None:  # the first place with poses is where they come from
                 return pose
         return None
+
+
+class _PoseFiles:
+    """Pose files in one folder: the highest number is the newest.
+
+    A lower number that is written while no higher one comes means that the tracker counts from the start again.
+
+    Attributes:
+        number: That of the last pose that was given; None if there is none, or the folder is gone.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.number: float | None = None
+        self._seen = {entry.name: _written(entry) for _, entry in self._numbered()}
+        self._polls = 0  # since the last pose
+
+    def newest(self) -> np.ndarray | None:
+        """The newest complete pose that was written since the last call, or None."""
+        files, last = self._numbered(), self.number
+        if not files:  # the tracker has emptied the folder to start again
+            self.number = None
+        elif last is not None:
+            self._polls += 1
+            back = self._polls % LOOK_BACK == 0
+            files = [(number, entry) for number, entry in files if number > last or (back and number < last)]
+        pose = None
+        for number, entry in sorted(files, key=lambda file: file[0], reverse=True):
+            written = _written(entry)
+            if written != self._seen.get(entry.name):
+                self._seen[entry.name] = written
+                if pose is None and (pose := _read(Path(entry.path))) is not None:
+                    self.number, self._polls = number, 0
+        return pose
+
+    def _numbered(self) -> list[tuple[float, os.DirEntry]]:
+        if (self.folder / "cam_K.txt").exists():  # a capture, whose matrices are no poses
+            return []
+        try:
+            with os.scandir(self.folder) as entries:
+                return [(number, entry) for entry in entries if (number := _number(entry.name)) is not None]
+        except OSError:  # not there yet, or moved away between two looks
+            return []
+
+
+@functools.cache
+def _number(name: str) -> float | None:
+    """The number that a pose file has for a name."""
+    return float(name[:-4]) if re.fullmatch(r"[0-9]+(\.[0-9]+)?\.txt", name) else None
+
+
+def _written(entry: os.DirEntry) -> tuple[int, int] | None:
+    """When a file was written [ns] and its size, which change together with what is in it; None if it is gone."""
+    try:
+        status = entry.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
 
 
 class PoseGate:
@@ -130,6 +183,6 @@ def _read(path: Path) -> np.ndarray | None:
         numbers = np.array(path.read_text().split(), float)
     except (OSError, ValueError):
         return None
-    if numbers.size != 16 or not np.array_equal(numbers[12:], (0, 0, 0, 1)):
+    if not np.array_equal(numbers[12:], (0, 0, 0, 1)):
         return None
     return numbers.reshape(4, 4)
