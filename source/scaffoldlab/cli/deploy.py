@@ -1,6 +1,7 @@
 """``scaffoldlab deploy``: an exported policy follows a plan on a robot, with a pose tracker."""
 
 import argparse
+import contextlib
 import json
 import logging
 from pathlib import Path
@@ -45,22 +46,24 @@ def run(args: argparse.Namespace) -> None:
         shown.setFormatter(logging.Formatter("%(message)s"))
         logger.addHandler(shown)
         tracker = ObInCamFolder(args.tracker, tracked_bodies(composition, plan))
-        robot = UdpRobot(args.robot, policy.metadata.joint_names)
         try:
-            deployment = Deployment(
-                composition, policy=policy, metadata=policy.metadata, plan=plan, robot=robot, tracker=tracker,
-                pose_ec=image.camera.pose_ec, limits=DeploymentLimits(patience=args.patience),
-            )  # fmt: skip
-            report = deployment.run()
+            with contextlib.closing(UdpRobot(args.robot, policy.metadata.joint_names)) as robot:
+                deployment = Deployment(
+                    composition, policy=policy, metadata=policy.metadata, plan=plan, robot=robot, tracker=tracker,
+                    pose_ec=image.camera.pose_ec, limits=DeploymentLimits(patience=args.patience),
+                )  # fmt: skip
+                try:
+                    deployment.run()
+                finally:  # what happened is asked for most when it did not end well
+                    report = deployment.report
+                    write_atomic(args.out / "report.json", json.dumps(report.as_json(), indent=1))
+                    console.print(
+                        f"{report.steps} steps in {report.seconds:.1f} s, {report.late} late, {len(report.holds)} "
+                        f"holds: {args.out / 'report.json'}",
+                        highlight=False,
+                    )
         finally:
-            robot.close()
             logger.removeHandler(shown)
-        write_atomic(args.out / "report.json", json.dumps(report.as_json(), indent=1))
-        console.print(
-            f"{report.steps} steps in {report.seconds:.1f} s, {report.late} late, {len(report.holds)} holds: "
-            f"{args.out / 'report.json'}",
-            highlight=False,
-        )
 
 
 def read_plan(given: str, task: str):
