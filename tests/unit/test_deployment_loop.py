@@ -7,15 +7,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from test_making import RED, WOOD, kitchen_picture
 
 from conftest import ROOT
-from deployments import POSE_EC, Clock, UdpServer, metadata_of, pose_in_camera
+from deployments import POSE_EC, Clock, UdpServer, metadata_of, pose_in_camera, write_capture
 from scaffoldlab.cli import main
 from scaffoldlab.deployment.devices import JointState
 from scaffoldlab.deployment.loop import Deployment, DeploymentLimits, RobotHand, tracked_bodies
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.planners.making import scripted_library
+from scaffoldlab.plans.library import PlanLibrary
 from scaffoldlab.specs.models import load_task
+from vlm_server import VlmServer
 
 APPLE = load_task("move_apple")
 PLAN = scripted_library(APPLE, count=1, seed=0).plans[0]
@@ -291,7 +294,6 @@ class Loopback:
     def __init__(self, folder, *, steps: int, poses: int = 10**6):
         import onnx
         import torch
-        from PIL import Image
 
         self.folder, self.poses = folder, poses
         metadata = metadata_of("move_apple", episode_steps=steps)
@@ -305,12 +307,10 @@ class Loopback:
         onnx.helper.set_model_props(model, metadata.properties())
         onnx.save(model, folder / "policy.onnx")
         scripted_library(APPLE, count=2, seed=0).save(folder / "apples.plans.npz")
-        for name in ("rgb", "depth", "track/ob_in_cam"):
-            (folder / name).mkdir(parents=True)
-        Image.new("RGB", (160, 120), (80, 80, 80)).save(folder / "rgb/1.png")
-        Image.fromarray(np.full((120, 160), 900, np.uint16)).save(folder / "depth/1.png")
-        np.savetxt(folder / "cam_K.txt", [[120, 0, 80], [0, 120, 60], [0, 0, 1]])
-        np.savetxt(folder / "camera_in_env.txt", POSE_EC)
+        (folder / "track/ob_in_cam").mkdir(parents=True)
+        image = kitchen_picture(APPLE, 0, seed=0)  # PLAN starts there
+        write_capture(image, folder)
+        self.pose_c = pose_in_camera(PLAN.keypoints_e[0, 0], pose_ec=image.camera.pose_ec)
         self.start = RobotHand(APPLE).start(torch.as_tensor(PLAN.wrist_e[:1], dtype=torch.float32))[0].numpy()
         self.server = UdpServer(metadata.joint_names, self.start)
 
@@ -323,6 +323,11 @@ class Loopback:
         self.server.close()
         self._writer.join()
 
+    @property
+    def moved(self) -> float:
+        """How far the wrist is from where it was [m]."""
+        return float(np.linalg.norm((self.server.positions - self.start)[:3]))
+
     def deploy(self, *arguments: str) -> int:
         return main(
             ["deploy", "--task", "move_apple", "--policy", "policy.onnx", "--capture", ".", "--tracker", "track",
@@ -333,7 +338,7 @@ class Loopback:
         return json.loads((self.folder / "out/report.json").read_text())
 
     def _write_poses(self) -> None:
-        text = "\n".join(" ".join(map(str, row)) for row in pose_in_camera(PLAN.keypoints_e[0, 0]))
+        text = "\n".join(" ".join(map(str, row)) for row in self.pose_c)
         for number in range(self.poses):
             if not self.server._open:
                 break
@@ -361,7 +366,7 @@ def test_command_runs_on_loopback(loopback, capfd):
     report = bench.report()
     assert (report["ended"], report["steps"]) == ("done", 30) and report["seconds"] > 29 / 60
     assert (bench.folder / "out/plan.png").is_file()
-    assert np.linalg.norm((bench.server.positions - bench.start)[:3]) > 0.02
+    assert bench.moved > 0.02
 
 
 def test_command_that_gives_up_writes_its_report_with_the_open_hold(loopback, capfd):
@@ -373,6 +378,30 @@ def test_command_that_gives_up_writes_its_report_with_the_open_hold(loopback, ca
     assert report["ended"].startswith("gave up: deployment: held at step") and report["steps"] < 200
     assert report["holds"][-1]["reason"] == "no pose of apple for 0.25 s"
     assert report["holds"][-1]["seconds"] == pytest.approx(0.3, abs=0.1)
+
+
+def test_command_plans_from_the_capture_to_look_at_and_then_carries_it_out(loopback, monkeypatch, capfd):
+    """First with a model and without moving the robot, then the same plan from the ledger, without a model."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with loopback(steps=60) as bench:
+        with VlmServer(colours={"apple": RED, "cutting board": WOOD}) as model:
+            vlm = ("--planner", "vlm", "--base-url", model.url, "--model", "gemini-loopback", "--plan-only")
+            assert bench.deploy(*vlm) == 0
+        assert "a plan by vlm: out/move_apple.plans.npz" in capfd.readouterr().err
+        plan = PlanLibrary.load("out", task="move_apple").plans[0]
+        # The apple carries its keypoint where the model pointed, and the plan starts where the robot is.
+        assert 0.02 < np.linalg.norm(plan.keypoints[0].point_b) < 0.042
+        np.testing.assert_allclose(plan.wrist_e[0], PLAN.wrist_e[0], atol=1e-5)
+        assert (bench.folder / "out/plan.png").is_file() and not (bench.folder / "out/report.json").exists()
+        assert bench.moved == 0
+
+        code = bench.deploy("--planner", "replay")
+        said = capfd.readouterr().err
+        assert code == 0 and "60 steps in" in said, said
+    again = PlanLibrary.load("out", task="move_apple").plans[0]
+    assert again.keypoints == plan.keypoints
+    np.testing.assert_array_equal(again.wrist_e, plan.wrist_e)
+    assert bench.report()["ended"] == "done" and bench.moved > 0.02
 
 
 def test_plan_that_is_not_in_the_library_is_refused(tmp_path, capsys):

@@ -337,8 +337,8 @@ class Deployment:
             )
 
 
-def check_fit(composition: Composition, metadata: PolicyMetadata, plan: Plan) -> None:
-    """Refuses a policy or a plan that is not for this task.
+def check_fit(composition: Composition, metadata: PolicyMetadata, plan: Plan | None = None) -> None:
+    """Refuses a policy, or a plan if there is one, that is not for this task.
 
     Raises:
         ScaffoldError: With what differs.
@@ -349,9 +349,10 @@ def check_fit(composition: Composition, metadata: PolicyMetadata, plan: Plan) ->
         "robot of the policy": (metadata.robot, task.robot),
         "joints of the policy": (metadata.joint_names, robot.wrist_joints + robot.finger_joints),
         "keypoints of the policy": (metadata.keypoint_names, list(task.keypoint_names)),
-        "task of the plan": (plan.task, task.name),
-        "keypoints of the plan": ([k.name for k in plan.keypoints], list(task.keypoint_names)),
     }
+    if plan:
+        pairs["task of the plan"] = plan.task, task.name
+        pairs["keypoints of the plan"] = [k.name for k in plan.keypoints], list(task.keypoint_names)
     for what, (got, expected) in pairs.items():
         if got != expected:
             raise ScaffoldError(f"deployment: {what}: got {got}; allowed: {expected}. Use the files of one task.")
