@@ -287,15 +287,15 @@ def test_robots_fingertips_are_where_the_published_kinematics_put_them():
 class Loopback:
     """What ``scaffoldlab deploy`` touches, in a folder: policy, plans, a capture, a tracker, and a robot behind UDP.
 
-    The policy's action is always zero. The tracker writes a new file again and again, in two pieces, until
-    ``poses`` are used up.
+    The policy's action is always zero. The tracker writes a new file again and again, in two pieces, until the robot
+    has got ``until`` targets.
     """
 
-    def __init__(self, folder, *, steps: int, poses: int = 10**6):
+    def __init__(self, folder, *, steps: int, until: int = 10**6):
         import onnx
         import torch
 
-        self.folder, self.poses = folder, poses
+        self.folder, self.until = folder, until
         metadata = metadata_of("move_apple", episode_steps=steps)
         weights = onnx.helper.make_tensor("w", onnx.TensorProto.FLOAT, (292, 7), np.zeros(292 * 7))
         info = onnx.helper.make_tensor_value_info
@@ -339,9 +339,9 @@ class Loopback:
 
     def _write_poses(self) -> None:
         text = "\n".join(" ".join(map(str, row)) for row in self.pose_c)
-        for number in range(self.poses):
-            if not self.server._open:
-                break
+        number = 0
+        while self.server._open and len(self.server.targets) < self.until:
+            number += 1
             with open(self.folder / f"track/ob_in_cam/{number:05d}.txt", "w") as file:
                 file.write(text[:100])
                 file.flush()
@@ -370,14 +370,14 @@ def test_command_runs_on_loopback(loopback, capfd):
 
 
 def test_command_that_gives_up_writes_its_report_with_the_open_hold(loopback, capfd):
-    with loopback(steps=200, poses=30) as bench:
+    with loopback(steps=200, until=10) as bench:
         code = bench.deploy("--plan", "apples.plans.npz:0", "--patience", "0.3")
     said = capfd.readouterr().err
     assert code == 1 and "error: deployment: held at step" in said and "report.json" in said
     report = bench.report()
-    assert report["ended"].startswith("gave up: deployment: held at step") and report["steps"] < 200
-    assert report["holds"][-1]["reason"] == "no pose of apple for 0.25 s"
-    assert report["holds"][-1]["seconds"] == pytest.approx(0.3, abs=0.1)
+    assert report["ended"].startswith("gave up: deployment: held at step") and 10 <= report["steps"] < 200
+    last = report["holds"][-1]  # on a busy machine the joints may be late before the poses are
+    assert last["step"] == report["steps"] and last["reason"].startswith("no ") and last["seconds"] >= 0.3
 
 
 def test_command_plans_from_the_capture_to_look_at_and_then_carries_it_out(loopback, monkeypatch, capfd):
