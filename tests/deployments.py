@@ -4,11 +4,13 @@ import json
 import socket
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from scaffoldlab.camera import Camera
+from scaffoldlab.camera import Camera, RgbdImage
 from scaffoldlab.deployment.policy import PolicyMetadata
 from scaffoldlab.geometry import matrix_from_rpy
 from scaffoldlab.specs.models import load_task
@@ -36,11 +38,24 @@ def metadata_of(task: str, /, **changes: Any) -> PolicyMetadata:
     return PolicyMetadata.model_validate(values | changes)
 
 
-def pose_in_camera(position_e: np.ndarray, rpy: tuple[float, float, float] = (0.0, 0.0, 0.3)) -> np.ndarray:
+def pose_in_camera(
+    position_e: np.ndarray, rpy: tuple[float, float, float] = (0.0, 0.0, 0.3), *, pose_ec: np.ndarray = POSE_EC
+) -> np.ndarray:
     """Body to camera frame of a body at a position in the env frame, shape (4, 4)."""
     pose = np.eye(4)
     pose[:3, :3], pose[:3, 3] = matrix_from_rpy(np.array(rpy)), position_e
-    return np.linalg.inv(POSE_EC) @ pose
+    return np.linalg.inv(pose_ec) @ pose
+
+
+def write_capture(image: RgbdImage, folder: Path) -> None:
+    """Writes a picture as a real camera's program does: depth in whole millimetres, OpenCV's pixel centres."""
+    for name, array in (("rgb", image.rgb), ("depth", np.round(image.depth * 1000).astype(np.uint16))):
+        (folder / name).mkdir(parents=True)
+        Image.fromarray(array).save(folder / name / "0001.png")
+    intrinsics = image.camera.intrinsics.copy()
+    intrinsics[:2, 2] -= 0.5
+    np.savetxt(folder / "cam_K.txt", intrinsics)
+    np.savetxt(folder / "camera_in_env.txt", image.camera.pose_ec)
 
 
 class UdpServer:

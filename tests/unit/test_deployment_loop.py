@@ -1,19 +1,24 @@
 """The deployment loop without a simulator: a robot that is at once where it is told to be, and poses that fail."""
 
 import json
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from test_making import RED, WOOD, kitchen_picture
 
 from conftest import ROOT
-from deployments import POSE_EC, Clock, UdpServer, metadata_of, pose_in_camera
+from deployments import POSE_EC, Clock, UdpServer, metadata_of, pose_in_camera, write_capture
 from scaffoldlab.cli import main
 from scaffoldlab.deployment.devices import JointState
 from scaffoldlab.deployment.loop import Deployment, DeploymentLimits, RobotHand, tracked_bodies
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.planners.making import scripted_library
+from scaffoldlab.plans.library import PlanLibrary
 from scaffoldlab.specs.models import load_task
+from vlm_server import VlmServer
 
 APPLE = load_task("move_apple")
 PLAN = scripted_library(APPLE, count=1, seed=0).plans[0]
@@ -72,7 +77,7 @@ def deployment(parts, *, policy=lambda observation: np.zeros(7), plan=PLAN, meta
 def test_zero_action_carries_out_the_whole_plan_with_an_open_hand(parts):
     _, robot, _ = parts
     report = deployment(parts).run()
-    assert (report.steps, report.holds, report.late) == (200, [], 0)
+    assert (report.steps, report.holds, report.late, report.ended) == (200, [], 0, "done")
     assert report.seconds == pytest.approx(200 / 60) and len(robot.sent) == 200
     hand = RobotHand(APPLE)
     hand.take(robot.state())
@@ -159,11 +164,51 @@ def test_silent_robot_is_held_too(parts):
     assert loop.tick() and loop.report.holds[0].reason == "no joint state for 0.1 s"
 
 
-def test_patience_ends(parts):
-    _, _, tracker = parts
+def test_patience_ends_and_the_hold_that_was_open_is_reported(parts):
+    clock, _, tracker = parts
     tracker.fault = lambda call: None if call > 30 else tracker.position
+    loop = deployment(parts, patience=2.0)
+    begun = clock()
     with pytest.raises(ScaffoldError, match=r"held at step \d+ for 2 s: no pose of apple for 0.25 s\. The robot holds"):
-        deployment(parts, patience=2.0).run()
+        loop.run()
+    (hold,) = loop.report.holds
+    assert (hold.step, hold.reason) == (loop.report.steps, "no pose of apple for 0.25 s")
+    assert hold.seconds == pytest.approx(2.0, abs=0.05)
+    assert loop.report.ended.startswith(f"gave up: deployment: held at step {hold.step} for 2 s: no pose of apple")
+    assert loop.report.seconds == pytest.approx(clock() - begun, abs=0.05)
+
+
+def test_interrupt_in_a_hold_is_reported(parts):
+    _, robot, tracker = parts
+    tracker.fault = lambda call: None if call > 30 else tracker.position
+
+    def interrupted(targets):
+        if len(robot.sent) == 60:
+            raise KeyboardInterrupt
+        Robot.send(robot, targets)
+
+    robot.send = interrupted
+    loop = deployment(parts)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run()
+    assert loop.report.ended == "interrupted" and loop.report.steps < 60
+    assert [(h.step, h.reason) for h in loop.report.holds] == [(loop.report.steps, "no pose of apple for 0.25 s")]
+
+
+def test_action_that_is_not_finite_is_not_sent_and_reported(parts):
+    robot = parts[1]
+    loop = deployment(parts, policy=lambda o: np.full(7, np.nan if len(robot.sent) == 20 else 0.0))
+    with pytest.raises(ScaffoldError, match="not finite"):
+        loop.run()
+    assert len(robot.sent) == loop.report.steps == 20
+    assert loop.report.ended == "gave up: deployment: step 20: the policy's action is not finite."
+
+
+def test_policy_that_fails_is_reported(parts):
+    loop = deployment(parts, policy=lambda o: {}["action"])
+    with pytest.raises(KeyError):
+        loop.run()
+    assert loop.report.ended == "failed: KeyError('action')"
 
 
 def test_late_steps_are_counted_and_not_caught_up(parts):
@@ -239,67 +284,124 @@ def test_robots_fingertips_are_where_the_published_kinematics_put_them():
 # --- the command ----------------------------------------------------------------------------------------------------
 
 
-def test_command_runs_on_loopback(tmp_path, monkeypatch, capfd):
-    """Everything that ``scaffoldlab deploy`` touches: files, folders and packets; the clock is the real one."""
-    pytest.importorskip("onnxruntime")
-    import onnx
-    from PIL import Image
+class Loopback:
+    """What ``scaffoldlab deploy`` touches, in a folder: policy, plans, a capture, a tracker, and a robot behind UDP.
 
-    monkeypatch.chdir(tmp_path)
-    metadata = metadata_of("move_apple", episode_steps=30)
-    weights = onnx.helper.make_tensor("w", onnx.TensorProto.FLOAT, (292, 7), np.zeros(292 * 7))
-    info = onnx.helper.make_tensor_value_info
-    graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("MatMul", ["obs", "w"], ["actions"])], "zero",
-        [info("obs", 1, (1, 292))], [info("actions", 1, (1, 7))], [weights],
-    )  # fmt: skip
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
-    onnx.helper.set_model_props(model, metadata.properties())
-    onnx.save(model, "policy.onnx")
-    scripted_library(APPLE, count=2, seed=0).save("apples.plans.npz")
-    for name in ("rgb", "depth", "track/ob_in_cam"):
-        (tmp_path / name).mkdir(parents=True)
-    Image.new("RGB", (160, 120), (80, 80, 80)).save("rgb/1.png")
-    Image.fromarray(np.full((120, 160), 900, np.uint16)).save("depth/1.png")
-    np.savetxt("cam_K.txt", [[120, 0, 80], [0, 120, 60], [0, 0, 1]])
-    np.savetxt("camera_in_env.txt", POSE_EC)
-    import torch
+    The policy's action is always zero. The tracker writes a new file again and again, in two pieces, until the robot
+    has got ``until`` targets.
+    """
 
-    start = RobotHand(APPLE).start(torch.as_tensor(PLAN.wrist_e[:1], dtype=torch.float32))[0].numpy()
-    server = UdpServer(metadata.joint_names, start)
+    def __init__(self, folder, *, steps: int, until: int = 10**6):
+        import onnx
+        import torch
 
-    def write_poses():
-        """As a tracker does: a new file again and again, in two pieces."""
+        self.folder, self.until = folder, until
+        metadata = metadata_of("move_apple", episode_steps=steps)
+        weights = onnx.helper.make_tensor("w", onnx.TensorProto.FLOAT, (292, 7), np.zeros(292 * 7))
+        info = onnx.helper.make_tensor_value_info
+        graph = onnx.helper.make_graph(
+            [onnx.helper.make_node("MatMul", ["obs", "w"], ["actions"])], "zero",
+            [info("obs", 1, (1, 292))], [info("actions", 1, (1, 7))], [weights],
+        )  # fmt: skip
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+        onnx.helper.set_model_props(model, metadata.properties())
+        onnx.save(model, folder / "policy.onnx")
+        scripted_library(APPLE, count=2, seed=0).save(folder / "apples.plans.npz")
+        (folder / "track/ob_in_cam").mkdir(parents=True)
+        image = kitchen_picture(APPLE, 0, seed=0)  # PLAN starts there
+        write_capture(image, folder)
+        self.pose_c = pose_in_camera(PLAN.keypoints_e[0, 0], pose_ec=image.camera.pose_ec)
+        self.start = RobotHand(APPLE).start(torch.as_tensor(PLAN.wrist_e[:1], dtype=torch.float32))[0].numpy()
+        self.server = UdpServer(metadata.joint_names, self.start)
+
+    def __enter__(self):
+        self._writer = threading.Thread(target=self._write_poses, daemon=True)
+        self._writer.start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.close()
+        self._writer.join()
+
+    @property
+    def moved(self) -> float:
+        """How far the wrist is from where it was [m]."""
+        return float(np.linalg.norm((self.server.positions - self.start)[:3]))
+
+    def deploy(self, *arguments: str) -> int:
+        return main(
+            ["deploy", "--task", "move_apple", "--policy", "policy.onnx", "--capture", ".", "--tracker", "track",
+             "--robot", self.server.address, "--out", "out", *arguments]
+        )  # fmt: skip
+
+    def report(self) -> dict:
+        return json.loads((self.folder / "out/report.json").read_text())
+
+    def _write_poses(self) -> None:
+        text = "\n".join(" ".join(map(str, row)) for row in self.pose_c)
         number = 0
-        while server._open:
+        while self.server._open and len(self.server.targets) < self.until:
             number += 1
-            text = "\n".join(" ".join(map(str, row)) for row in pose_in_camera(PLAN.keypoints_e[0, 0]))
-            with open(tmp_path / f"track/ob_in_cam/{number:05d}.txt", "w") as file:
+            with open(self.folder / f"track/ob_in_cam/{number:05d}.txt", "w") as file:
                 file.write(text[:100])
                 file.flush()
                 time.sleep(0.01)
                 file.write(text[100:])
             time.sleep(0.01)
 
-    import threading
-    import time
 
-    writer = threading.Thread(target=write_poses, daemon=True)
-    writer.start()
-    try:
-        code = main(
-            ["deploy", "--task", "move_apple", "--policy", "policy.onnx", "--plan", "apples.plans.npz:0",
-             "--capture", ".", "--tracker", "track", "--robot", server.address, "--out", "out"]
-        )  # fmt: skip
-    finally:
-        server.close()
-        writer.join()
+@pytest.fixture
+def loopback(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    return lambda **settings: Loopback(tmp_path, **settings)
+
+
+def test_command_runs_on_loopback(loopback, capfd):
+    """Everything that ``scaffoldlab deploy`` touches: files, folders and packets; the clock is the real one."""
+    with loopback(steps=30) as bench:
+        code = bench.deploy("--plan", "apples.plans.npz:0")
     said = capfd.readouterr().err
     assert code == 0 and "30 steps in" in said, said
-    report = json.loads((tmp_path / "out/report.json").read_text())
-    assert report["steps"] == 30 and report["seconds"] > 29 / 60 and (tmp_path / "out/plan.png").is_file()
-    moved = server.positions - start
-    assert np.linalg.norm(moved[:3]) > 0.02
+    report = bench.report()
+    assert (report["ended"], report["steps"]) == ("done", 30) and report["seconds"] > 29 / 60
+    assert (bench.folder / "out/plan.png").is_file()
+    assert bench.moved > 0.02
+
+
+def test_command_that_gives_up_writes_its_report_with_the_open_hold(loopback, capfd):
+    with loopback(steps=200, until=10) as bench:
+        code = bench.deploy("--plan", "apples.plans.npz:0", "--patience", "0.3")
+    said = capfd.readouterr().err
+    assert code == 1 and "error: deployment: held at step" in said and "report.json" in said
+    report = bench.report()
+    assert report["ended"].startswith("gave up: deployment: held at step") and 10 <= report["steps"] < 200
+    last = report["holds"][-1]  # on a busy machine the joints may be late before the poses are
+    assert last["step"] == report["steps"] and last["reason"].startswith("no ") and last["seconds"] >= 0.3
+
+
+def test_command_plans_from_the_capture_to_look_at_and_then_carries_it_out(loopback, monkeypatch, capfd):
+    """First with a model and without moving the robot, then the same plan from the ledger, without a model."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with loopback(steps=60) as bench:
+        with VlmServer(colours={"apple": RED, "cutting board": WOOD}) as model:
+            vlm = ("--planner", "vlm", "--base-url", model.url, "--model", "gemini-loopback", "--plan-only")
+            assert bench.deploy(*vlm) == 0
+        assert "a plan by vlm: out/move_apple.plans.npz" in capfd.readouterr().err
+        plan = PlanLibrary.load("out", task="move_apple").plans[0]
+        # The apple carries its keypoint where the model pointed, and the plan starts where the robot is.
+        assert 0.02 < np.linalg.norm(plan.keypoints[0].point_b) < 0.042
+        np.testing.assert_allclose(plan.wrist_e[0], PLAN.wrist_e[0], atol=1e-5)
+        assert (bench.folder / "out/plan.png").is_file() and not (bench.folder / "out/report.json").exists()
+        assert bench.moved == 0
+
+        code = bench.deploy("--planner", "replay")
+        said = capfd.readouterr().err
+        assert code == 0 and "60 steps in" in said, said
+    again = PlanLibrary.load("out", task="move_apple").plans[0]
+    assert again.keypoints == plan.keypoints
+    np.testing.assert_array_equal(again.wrist_e, plan.wrist_e)
+    assert bench.report()["ended"] == "done" and bench.moved > 0.02
 
 
 def test_plan_that_is_not_in_the_library_is_refused(tmp_path, capsys):

@@ -1,69 +1,129 @@
 """``scaffoldlab deploy``: an exported policy follows a plan on a robot, with a pose tracker."""
 
 import argparse
+import contextlib
 import json
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scaffoldlab.cli.common import add_task, quiet, task_name
+from scaffoldlab.cli.plan import add_vlm, make_planner
 from scaffoldlab.errors import ScaffoldError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from rich.console import Console
+
+    from scaffoldlab.camera import RgbdImage
+    from scaffoldlab.deployment.capture import CaptureFolder
+    from scaffoldlab.deployment.policy import OnnxPolicy
+    from scaffoldlab.plans.plan import Plan
+    from scaffoldlab.specs.models import Composition
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     add_task(parser)
     parser.add_argument("--policy", type=Path, required=True, help="file written by `scaffoldlab export`")
-    parser.add_argument("--plan", required=True, metavar="LIB[:INDEX]", help="plan library, and which plan of it")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--plan", metavar="LIB[:INDEX]", help="plan library, and which plan of it")
+    source.add_argument("--planner", choices=["vlm", "replay", "scripted"], help="who plans, from the capture")
     parser.add_argument("--capture", type=Path, required=True, help="capture folder: rgb, depth, cam_K, camera_in_env")
     parser.add_argument("--depth-unit", type=float, default=0.001, help="metres that a depth of 1 stands for")
     parser.add_argument("--tracker", type=Path, required=True, help="folder that the pose tracker writes")
     parser.add_argument("--robot", required=True, help="udp://host:port")
     parser.add_argument("--patience", type=float, default=30.0, help="longest hold before giving up [s]")
     parser.add_argument("--out", type=Path, default=Path("outputs/deployment"), help="folder of picture and report")
+    parser.add_argument("--plan-only", action="store_true", help="plan and draw, to look at, and leave the robot alone")
+    parser.add_argument("--waypoints", type=int, default=None, help="waypoints of a plan; by default the oracle's")
+    parser.add_argument("--ledger", type=Path, default=None, help="file of recorded calls; by default in --out")
+    add_vlm(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Draws the plan on the capture, then carries it out."""
+    """Makes or reads the plan, draws it on the capture, then carries it out."""
     from scaffoldlab.deployment.capture import CaptureFolder
     from scaffoldlab.deployment.policy import OnnxPolicy
-    from scaffoldlab.deployment.tracker import ObInCamFolder
-    from scaffoldlab.deployment.udp_robot import UdpRobot
-    from scaffoldlab.files import write_atomic
     from scaffoldlab.plans.draw import draw_plan
     from scaffoldlab.specs.models import load_task
 
     composition = load_task(task_name(args.task))
-    plan = read_plan(args.plan, composition.task.name)
+    plan = read_plan(args.plan, composition.task.name) if args.plan else None
     policy = OnnxPolicy(args.policy)
-    image = CaptureFolder(args.capture, depth_unit=args.depth_unit).capture()
-    draw_plan(image, plan, path=args.out / "plan.png")
+    camera = CaptureFolder(args.capture, depth_unit=args.depth_unit)
     with quiet(args.out / "console.log") as console:
+        if plan is None:
+            plan, image = make_plan(composition, camera, policy, args, console)
+        else:
+            image = camera.capture()
+        draw_plan(image, plan, path=args.out / "plan.png")
         console.print(f"the plan on the capture: {args.out / 'plan.png'}", highlight=False)
-        from scaffoldlab.deployment.loop import Deployment, DeploymentLimits, logger, tracked_bodies
+        if not args.plan_only:
+            carry_out(composition, plan, image.camera.pose_ec, policy, args, console)
 
-        shown = logging.StreamHandler(console.file)
-        shown.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(shown)
-        tracker = ObInCamFolder(args.tracker, tracked_bodies(composition, plan))
-        robot = UdpRobot(args.robot, policy.metadata.joint_names)
-        try:
+
+def make_plan(
+    composition: "Composition", camera: "CaptureFolder", policy: "OnnxPolicy", args: argparse.Namespace,
+    console: "Console",
+) -> tuple["Plan", "RgbdImage"]:  # fmt: skip
+    """A plan from the newest picture, kept as a library of one, and the picture (Scaffolds, appendix C.1)."""
+    from scaffoldlab.deployment.loop import check_fit, tracked_bodies
+    from scaffoldlab.deployment.planning import plan_from_capture
+    from scaffoldlab.deployment.tracker import ObInCamFolder
+    from scaffoldlab.deployment.udp_robot import UdpRobot
+    from scaffoldlab.plans.library import PlanLibrary
+
+    check_fit(composition, policy.metadata)  # before a model is paid
+    planner = make_planner(composition, args, args.ledger or args.out / "ledger.jsonl")
+    tracker = ObInCamFolder(args.tracker, tracked_bodies(composition))
+    # A connection of its own: what a robot sends while a model thinks would be old when the loop reads it.
+    with contextlib.closing(UdpRobot(args.robot, policy.metadata.joint_names)) as robot:
+        plan, image = plan_from_capture(
+            composition, planner, camera=camera, tracker=tracker, robot=robot, steps=policy.metadata.episode_steps,
+            waypoint_count=args.waypoints, patience=args.patience,
+        )  # fmt: skip
+    library = PlanLibrary((plan,), {"planner": planner.name, "capture": str(args.capture)} | planner.header)
+    path = library.save(args.out / f"{composition.task.name}.plans.npz")
+    console.print(f"a plan by {planner.name}: {path}", highlight=False)
+    return plan, image
+
+
+def carry_out(
+    composition: "Composition", plan: "Plan", pose_ec: "np.ndarray", policy: "OnnxPolicy", args: argparse.Namespace,
+    console: "Console",
+) -> None:  # fmt: skip
+    """Runs the loop and writes its report, however it ends."""
+    from scaffoldlab.deployment.loop import Deployment, DeploymentLimits, logger, tracked_bodies
+    from scaffoldlab.deployment.tracker import ObInCamFolder
+    from scaffoldlab.deployment.udp_robot import UdpRobot
+    from scaffoldlab.files import write_atomic
+
+    shown = logging.StreamHandler(console.file)
+    shown.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(shown)
+    tracker = ObInCamFolder(args.tracker, tracked_bodies(composition, plan))
+    try:
+        with contextlib.closing(UdpRobot(args.robot, policy.metadata.joint_names)) as robot:
             deployment = Deployment(
                 composition, policy=policy, metadata=policy.metadata, plan=plan, robot=robot, tracker=tracker,
-                pose_ec=image.camera.pose_ec, limits=DeploymentLimits(patience=args.patience),
+                pose_ec=pose_ec, limits=DeploymentLimits(patience=args.patience),
             )  # fmt: skip
-            report = deployment.run()
-        finally:
-            robot.close()
-            logger.removeHandler(shown)
-        write_atomic(args.out / "report.json", json.dumps(report.as_json(), indent=1))
-        console.print(
-            f"{report.steps} steps in {report.seconds:.1f} s, {report.late} late, {len(report.holds)} holds: "
-            f"{args.out / 'report.json'}",
-            highlight=False,
-        )
+            try:
+                deployment.run()
+            finally:  # what happened is asked for most when it did not end well
+                report = deployment.report
+                write_atomic(args.out / "report.json", json.dumps(report.as_json(), indent=1))
+                console.print(
+                    f"{report.steps} steps in {report.seconds:.1f} s, {report.late} late, {len(report.holds)} holds: "
+                    f"{args.out / 'report.json'}",
+                    highlight=False,
+                )
+    finally:
+        logger.removeHandler(shown)
 
 
-def read_plan(given: str, task: str):
+def read_plan(given: str, task: str) -> "Plan":
     """The plan that ``LIB`` or ``LIB:INDEX`` names.
 
     Raises:

@@ -74,8 +74,10 @@ class DeploymentReport:
         seconds: Time from the first to the last of them, holds included [s].
         late: Control steps that began more than half a period late.
         holds: When and why the robot held its position.
+        ended: How: ``done``, ``interrupted``, ``gave up: REASON``, or ``failed: ERROR``; empty while it runs.
     """
 
+    ended: str = ""
     steps: int = 0
     seconds: float = 0.0
     late: int = 0
@@ -152,6 +154,9 @@ class Deployment:
         clock: Time [s].
         sleep: Waits [s].
 
+    Attributes:
+        report: What has happened until now.
+
     Raises:
         ScaffoldError: Policy, plan and task do not fit each other.
     """
@@ -202,23 +207,21 @@ class Deployment:
         self._held: tuple[str, float] | None = None
 
     def run(self) -> DeploymentReport:
-        """Starts and carries out the whole plan at the control rate.
+        """Starts and carries out the whole plan at the control rate; :attr:`report` also says how that ended.
 
         Raises:
-            ScaffoldError: Hand or objects are not where the plan starts, or a hold lasted longer than the patience.
+            ScaffoldError: Hand or objects are not where the plan starts, a hold lasted longer than the patience, or
+                an action is not finite.
         """
-        self.start()
-        period = 1 / self.metadata.control_rate_hz
-        begun = due = self.clock()
-        while self.report.steps < self.metadata.episode_steps:
-            self.tick()
-            due += period
-            late = self.clock() - due
-            if late > period / 2:
-                self.report.late += 1
-                due = self.clock()  # no burst of steps to catch up
-            self.sleep(max(0.0, due - self.clock()))
-        self.report.seconds = self.clock() - begun
+        try:
+            self.start()
+            self._carry_out()
+            self.report.ended = "done"
+        except BaseException as error:
+            self.report.ended = _ended(error)
+            raise
+        finally:
+            self._end_hold()
         return self.report
 
     def start(self) -> None:
@@ -261,6 +264,19 @@ class Deployment:
         ]
         return torch.cat(parts, -1)[0].numpy()
 
+    def _carry_out(self) -> None:
+        period = 1 / self.metadata.control_rate_hz
+        begun = due = self.clock()
+        while self.report.steps < self.metadata.episode_steps:
+            self.tick()
+            due += period
+            late = self.clock() - due
+            if late > period / 2:
+                self.report.late += 1
+                due = self.clock()  # no burst of steps to catch up
+            self.sleep(max(0.0, due - self.clock()))
+            self.report.seconds = self.clock() - begun
+
     # --- sensing and holding ------------------------------------------------------------------------------------
 
     def _sense(self) -> str:
@@ -289,11 +305,17 @@ class Deployment:
             )
 
     def _resume(self) -> None:
-        if self._held is not None:
-            reason, since = self._held
-            self.report.holds.append(Hold(self.report.steps, reason, round(self.clock() - since, 3)))
-            self._held = None
+        if self._end_hold():
             logger.warning("step %d: going on after %.1f s", self.report.steps, self.report.holds[-1].seconds)
+
+    def _end_hold(self) -> bool:
+        """Notes the hold that is open; returns whether there was one."""
+        if self._held is None:
+            return False
+        reason, since = self._held
+        self.report.holds.append(Hold(self.report.steps, reason, round(self.clock() - since, 3)))
+        self._held = None
+        return True
 
     def _check_start(self) -> None:
         execution, limits = self.execution, self.limits
@@ -315,8 +337,8 @@ class Deployment:
             )
 
 
-def check_fit(composition: Composition, metadata: PolicyMetadata, plan: Plan) -> None:
-    """Refuses a policy or a plan that is not for this task.
+def check_fit(composition: Composition, metadata: PolicyMetadata, plan: Plan | None = None) -> None:
+    """Refuses a policy, or a plan if there is one, that is not for this task.
 
     Raises:
         ScaffoldError: With what differs.
@@ -327,9 +349,10 @@ def check_fit(composition: Composition, metadata: PolicyMetadata, plan: Plan) ->
         "robot of the policy": (metadata.robot, task.robot),
         "joints of the policy": (metadata.joint_names, robot.wrist_joints + robot.finger_joints),
         "keypoints of the policy": (metadata.keypoint_names, list(task.keypoint_names)),
-        "task of the plan": (plan.task, task.name),
-        "keypoints of the plan": ([k.name for k in plan.keypoints], list(task.keypoint_names)),
     }
+    if plan:
+        pairs["task of the plan"] = plan.task, task.name
+        pairs["keypoints of the plan"] = [k.name for k in plan.keypoints], list(task.keypoint_names)
     for what, (got, expected) in pairs.items():
         if got != expected:
             raise ScaffoldError(f"deployment: {what}: got {got}; allowed: {expected}. Use the files of one task.")
@@ -345,6 +368,14 @@ def static_pose(composition: Composition, body: str) -> np.ndarray | None:
     return asset.pose() if asset.kind == "static" else None
 
 
-def tracked_bodies(composition: Composition, plan: Plan) -> list[str]:
-    """Bodies whose poses a tracker has to give: those that carry a keypoint and can move."""
-    return [b for b in dict.fromkeys(k.body for k in plan.keypoints) if static_pose(composition, b) is None]
+def tracked_bodies(composition: Composition, plan: Plan | None = None) -> list[str]:
+    """Bodies whose poses a tracker has to give: those that can move and carry a keypoint of the plan, or the task."""
+    keypoints = plan.keypoints if plan else composition.task.keypoints
+    return [b for b in dict.fromkeys(k.body for k in keypoints) if static_pose(composition, b) is None]
+
+
+def _ended(error: BaseException) -> str:
+    """What ended a run, for its report."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return f"gave up: {error}" if isinstance(error, ScaffoldError) else f"failed: {error!r}"

@@ -1,5 +1,6 @@
 """Reading USD assets: bodies, joints, and points on their surface."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -65,6 +66,11 @@ def joint_limits(path: Path) -> dict[str, tuple[float, float]]:
 def is_fixed(path: Path) -> bool:
     """Whether a joint ties the asset to the world."""
     return any(not joint.parent for joint in joints(path))
+
+
+def root_body(path: Path) -> str:
+    """Body whose frame is the asset's: the one that the joint tree of a free asset starts at; empty if it is fixed."""
+    return next(iter(set(body_names(path)) - {joint.child for joint in joints(path)}), "")
 
 
 @cache
@@ -231,6 +237,25 @@ def link_poses(path: Path, joint_positions: dict[str, float]) -> dict[str, np.nd
     }
 
 
+def joint_positions(path: Path, poses: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Joint positions within the limits [m or rad] at which bodies are where they are seen: :func:`link_poses` back.
+
+    Args:
+        path: The asset.
+        poses: Poses of bodies in the asset frame, shape (4, 4). Joints of bodies that are not given are at zero, and
+            left out.
+    """
+    found: dict[str, float] = {}
+    known = dict.fromkeys(["", root_body(path)], np.eye(4))
+    for joint in joints(path):
+        frame, out = known[joint.parent] @ _matrix(joint.in_parent), _matrix(joint.in_child)
+        if joint.child in poses and joint.kind != "fixed":
+            motion = np.linalg.inv(frame) @ poses[joint.child] @ out
+            found[joint.name] = float(np.clip(_position(joint, motion), *joint.limits))
+        known[joint.child] = frame @ _motion(joint, found.get(joint.name, 0.0)) @ np.linalg.inv(out)
+    return found
+
+
 def _joint(prim: Usd.Prim) -> Joint:
     joint = UsdPhysics.Joint(prim)
     parents = joint.GetBody0Rel().GetTargets()
@@ -266,3 +291,12 @@ def _motion(joint: Joint, position: float) -> np.ndarray:
     if joint.kind == "prismatic":
         return trimesh.transformations.translation_matrix(joint.axis * position)
     return trimesh.transformations.rotation_matrix(position, joint.axis)
+
+
+def _position(joint: Joint, motion: np.ndarray) -> float:
+    """Joint position whose motion is nearest to one that is seen, shape (4, 4)."""
+    axis, turn = joint.axis, motion[:3, :3]
+    if joint.kind == "prismatic":
+        return float(axis @ motion[:3, 3])
+    twice_sine = axis @ (turn[[2, 0, 1], [1, 2, 0]] - turn[[1, 2, 0], [2, 0, 1]])
+    return float(np.arctan2(twice_sine, np.trace(turn) - axis @ turn @ axis))
