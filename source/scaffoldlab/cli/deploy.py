@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scaffoldlab.cli.common import add_task, quiet, task_name
-from scaffoldlab.cli.plan import add_vlm, make_planner
+from scaffoldlab.cli.plan import add_vlm, make_planner, refuse_options
 from scaffoldlab.errors import ScaffoldError
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> None:
     from scaffoldlab.plans.draw import draw_plan
     from scaffoldlab.specs.models import load_task
 
+    refuse_options(args, args.planner, "--planner")
     composition = load_task(task_name(args.task))
     plan = read_plan(args.plan, composition.task.name) if args.plan else None
     policy = OnnxPolicy(args.policy)

@@ -11,7 +11,7 @@ from scaffoldlab.deployment.loop import DeploymentLimits, RobotHand, tracked_bod
 from scaffoldlab.deployment.tracker import PoseGate
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.planners.base import Planner
-from scaffoldlab.planners.making import make_plan, make_request, plan_limits
+from scaffoldlab.planners.making import make_plan, make_request
 from scaffoldlab.plans.plan import Plan
 from scaffoldlab.specs.models import Composition
 
@@ -54,8 +54,10 @@ def plan_from_capture(
         composition, tracker=tracker, robot=robot, pose_ec=image.camera.pose_ec, patience=patience,
         clock=clock, sleep=sleep,
     )  # fmt: skip
-    request = make_request(composition, seed=0, index=0, waypoint_count=waypoint_count, image=image, state=state)
-    plan = make_plan(composition, planner, request, limits=plan_limits(composition, steps=steps))
+    request = make_request(
+        composition, seed=0, index=0, waypoint_count=waypoint_count, image=image, state=state, control_steps=steps
+    )
+    plan = make_plan(composition, planner, request)
     tracked = tracked_bodies(composition)
     loose = set(tracked_bodies(composition, plan)) - set(tracked)
     for keypoint in (k for k in plan.keypoints if k.body in loose):
