@@ -335,8 +335,9 @@ class _Graph:
         self, kind: str, options: dict[str, Any], result: str, row: RowSpec, *, test: bool = False
     ) -> Artefact:
         """One that steps the simulator, with the overrides of its row."""
-        where = {} if self.device is None else {"device": self.device}
-        return _artefact(kind, options | where, result, self.experiment.overrides(row, options["task"], test=test))
+        options = options | self.protocol.options.get(kind, {})
+        options |= {} if self.device is None else {"device": self.device}
+        return _artefact(kind, options, result, self.experiment.overrides(row, options["task"], test=test))
 
 
 def _artefact(kind: str, options: dict[str, Any], result: str, overrides: tuple[str, ...] = ()) -> Artefact:
