@@ -14,7 +14,13 @@ from scaffoldlab.specs import models
 
 ROOT = Path(__file__).resolve().parents[1]
 
-LONGEST_FIRST = ["test_env_ovphysx.py", "test_training.py", "test_commands.py", "test_scan_scene.py"]
+LONGEST_FIRST = [
+    "test_env_ovphysx.py",
+    "test_training.py",
+    "test_commands.py",
+    "test_experiment.py",
+    "test_scan_scene.py",
+]
 """Files of simulator tests that take minutes: begun last, one of them would keep one core waiting for the other."""
 
 

@@ -238,6 +238,13 @@ def test_row_that_plans_again_counts_what_came_of_it(tmp_path):
     assert "success: 90 %" in sankey(spec, result)
 
 
+def test_model_that_plans_again_is_asked_as_it_was_for_the_plans(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCAFFOLDLAB_MODEL", "a-model")
+    rows = [{"name": "again", "replan": "vlm", "test_plans": {"planner": "vlm", "votes": 3}}]
+    words = cells(experiment(tasks=["move_apple"], rows=rows, paper={}), SMALL)[0].evaluation.command(tmp_path)
+    assert words[words.index("--replan") + 1 :][:5] == ["vlm", "--votes", "3", "--model", "a-model"]
+
+
 def test_state_without_a_plan_is_a_failure(tmp_path):
     grid = cells(spec := experiment(tasks=["move_apple"], rows=[{"name": "ours"}], paper={}), SMALL)
     result = run_grid(grid, tmp_path, run=Maker())

@@ -282,6 +282,7 @@ class _Graph:
         if row.replan:
             options["replan"] = row.replan
             options |= _perturb(plans) if row.replan == "perturbed" else {}
+            options |= _asking(plans) if row.replan == "vlm" else {}
         return self._artefact("evaluate", options, "metrics.json", row, test=True)
 
     def policy(self, task: str, row: RowSpec, seed: int) -> Artefact:

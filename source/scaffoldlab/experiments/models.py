@@ -61,7 +61,7 @@ class RowSpec(Strict):
     """Further overrides of single tasks, in training and test."""
     test_overrides: list[str] | None = None
     """Overrides of the test, where they differ from those of the training."""
-    replan: Literal["scripted", "perturbed"] | None = None
+    replan: Literal["scripted", "perturbed", "vlm"] | None = None
     """Who plans again in the middle of the test's episodes."""
     measured: str | None = None
     """Where another system's ``metrics.json`` is, made elsewhere; ``{task}`` and ``{seed}`` are put in."""
