@@ -35,7 +35,7 @@ def easy(task: dict) -> None:
 def call(*words) -> None:
     """Runs a command to its end."""
     command = [sys.executable, "-m", "scaffoldlab", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
