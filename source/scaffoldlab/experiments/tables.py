@@ -251,7 +251,7 @@ def sankey(experiment: ExperimentSpec, result: GridResult) -> str:
     caption = PAPER_FAILURES.replace("; ", ";<br>")
     figure.update_layout(
         title={"text": f"{experiment.title}: {total} episodes", "subtitle": {"text": caption}},
-        margin_t=120, font_size=14, width=900, height=460,
+        margin={"t": 110, "b": 30}, font_size=14, width=1100, height=440,
     )  # fmt: skip
     return figure.to_html(include_plotlyjs=True, full_html=True)
 
