@@ -17,7 +17,7 @@ import yaml
 import scaffoldlab.cli
 from scaffoldlab.cli.experiment import fitting, one_gpu_each, visible_gpus
 from scaffoldlab.errors import ScaffoldError
-from scaffoldlab.experiments.grid import Artefact, cells, plan_of_work, run_grid
+from scaffoldlab.experiments.grid import Artefact, GridResult, cells, plan_of_work, run_grid
 from scaffoldlab.experiments.models import PROTOCOLS, ExperimentSpec, list_experiments, load_experiment
 from scaffoldlab.experiments.tables import as_csv, markdown, plot, rate, sankey, write_tables
 from scaffoldlab.specs.models import load_task
@@ -450,6 +450,15 @@ def test_what_failed_stays_in_the_table_with_its_reason(tmp_path):
     assert "over all cells: success 60 %, keypoint wrong 10 %, tracking lost 30 %, tracked but failed 0 %. The" in text
     rows = list(csv.DictReader(io.StringIO(as_csv(experiment(), result))))
     assert [row["success"] for row in rows] == ["60.0", "", "60.0", ""] and rows[1]["failed"] == "no train"
+
+
+def test_one_reason_of_many_artefacts_is_told_once():
+    result = GridResult()
+    for task in ("move_apple", "open_drawer"):
+        for row in ("ours", "recorded"):
+            result.failures[task, row, 0] = f"plan failed ({task}-{row}/command.log): there is no endpoint."
+    text = markdown(experiment(), "smoke", SMALL, result)
+    assert text.count("there is no endpoint") == 1 and "(move_apple-ours/command.log)" in text
 
 
 def test_sankey_adds_up_and_loads_nothing(result):

@@ -110,7 +110,8 @@ def markdown(experiment: ExperimentSpec, protocol_name: str, protocol: Protocol,
         counts = outcomes(experiment, result)
         shares = ", ".join(f"{name} {100 * count / _total(counts):.0f} %" for name, count in counts.items())
         lines += ["", f"Where episodes end, over all cells: {shares}. {PAPER_FAILURES}"]
-    failures = sorted({r["failed"] for r in found if r["failed"]})
+    # Many artefacts fail for one reason, in folders of their own: the first is enough.
+    failures = sorted({r["failed"].rpartition("): ")[2]: r["failed"] for r in reversed(found) if r["failed"]}.values())
     lines += ["", "What differs from the paper:", "", *(f"- {d}" for d in _differences(experiment))]
     if failures:
         lines += ["", "Not measured:", "", *(f"- {why}" for why in failures)]
