@@ -45,7 +45,7 @@ def cache_folder() -> Path:
 def keep_settings(path: Path, settings: dict[str, Any]) -> None:
     """Writes down what a folder is made with; a run that goes on there must not change it.
 
-    An earlier version may not have known a setting, and has run without it: it must be None, False, 1 or empty still.
+    An earlier version may not have noted a setting: it must be None, False, 1 or empty then.
 
     Args:
         path: JSON file of the settings.
@@ -59,8 +59,9 @@ def keep_settings(path: Path, settings: dict[str, Any]) -> None:
         known = name in before
         if before[name] != value if known else value is True or value not in (None, False, 1, []):
             raise ScaffoldError(
-                f"{path}: what is here was made {f'with {name} = {before[name]}' if known else f'without {name}'}; got "
-                f"{value}. Go on with the same settings, or give another folder (--out)."
+                f"{path}: what is here was made "
+                f"{f'with {name} = {before[name]}' if known else f'by a version that did not note {name}'}; got {value}. "
+                "Go on with the same settings, or give another folder (--out)."
             )
     write_atomic(path, json.dumps(settings, indent=1) + "\n")
 

@@ -201,13 +201,32 @@ def test_planning_with_a_model_needs_an_endpoint(capsys, tmp_path):
     ("option", "words"),
     [
         (["--oracle", "keypoints"], "--oracle is for plans by perturbed, vlm, replay; got --planner scripted"),
-        (["--votes", "3"], "--votes is for plans by perturbed, vlm, replay; got --planner scripted"),
+        (["--votes", "3"], "--votes is for plans by perturbed, vlm; got --planner scripted"),
         (["--check-collisions"], "--check-collisions is for plans by perturbed, vlm, replay"),
         (["--planner", "goal", "--orientation"], "--orientation is for plans by scripted, perturbed, vlm, replay"),
     ],
 )
 def test_options_of_other_planners_are_refused(option, words, capsys, tmp_path):
     assert words in error(capsys, "plan", "--task", "move_apple", *option, "--out", tmp_path / "plans")
+
+
+def test_options_that_would_do_nothing_are_refused(capsys, tmp_path):
+    message = error(capsys, "keypoints", "--task", "move_apple", "--votes", "3")
+    assert "--votes is for plans by perturbed, vlm; got the command keypoints." in message
+    deploy = (
+        "deploy",
+        "--task",
+        "move_apple",
+        "--policy",
+        "p",
+        "--capture",
+        "c",
+        "--tracker",
+        "t",
+        "--robot",
+        "udp://h:1",
+    )
+    assert "--waypoints and --ledger are for --planner" in error(capsys, *deploy, "--plan", "l", "--waypoints", "5")
 
 
 def test_replay_needs_a_ledger(capsys, tmp_path):
@@ -364,7 +383,7 @@ def test_schema_can_be_piped_into_a_file(capsys):
         (["--perturb", "pixel_px=9"], "--perturb is for --replan perturbed; got --replan not at all"),
         (["--perturb", "pixel_px=9", "--replan", "vlm"], "--perturb is for --replan perturbed; got --replan vlm"),
         (["--ledger", "l.jsonl", "--replan"], "--ledger is for --replan vlm and replay; got --replan scripted"),
-        (["--votes", 3, "--replan"], "--votes is for plans by perturbed, vlm, replay; got --replan scripted"),
+        (["--votes", 3, "--replan"], "--votes is for plans by perturbed, vlm; got --replan scripted"),
         (["--oracle", "keypoints"], "--oracle is for plans by perturbed, vlm, replay; got --replan not at all"),
     ],
 )

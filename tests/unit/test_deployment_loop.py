@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 from test_making import RED, WOOD, kitchen_picture
 
 from conftest import ROOT
@@ -381,27 +382,35 @@ def test_command_that_gives_up_writes_its_report_with_the_open_hold(loopback, ca
 
 
 def test_command_plans_from_the_capture_to_look_at_and_then_carries_it_out(loopback, monkeypatch, capfd):
-    """First with a model and without moving the robot, then the same plan from the ledger, without a model."""
+    """First with a model and without moving the robot, then that plan; a ledger speaks of its own picture only."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with loopback(steps=60) as bench:
         with VlmServer(colours={"apple": RED, "cutting board": WOOD}) as model:
             vlm = ("--planner", "vlm", "--base-url", model.url, "--model", "gemini-loopback", "--plan-only")
             assert bench.deploy(*vlm) == 0
-        assert "a plan by vlm: out/move_apple.plans.npz" in capfd.readouterr().err
+        said = capfd.readouterr().err
+        assert "a plan by vlm: out/move_apple.plans.npz\nto carry it out give --plan out/move_apple.plans.npz" in said
         plan = PlanLibrary.load("out", task="move_apple").plans[0]
         # The apple carries its keypoint where the model pointed, and the plan starts where the robot is.
         assert 0.02 < np.linalg.norm(plan.keypoints[0].point_b) < 0.042
         np.testing.assert_allclose(plan.wrist_e[0], PLAN.wrist_e[0], atol=1e-5)
         assert (bench.folder / "out/plan.png").is_file() and not (bench.folder / "out/report.json").exists()
-        assert bench.moved == 0
+        assert bench.deploy("--planner", "replay", "--plan-only") == 0 and bench.moved == 0
+        again = PlanLibrary.load("out", task="move_apple").plans[0]
+        assert again.keypoints == plan.keypoints
+        np.testing.assert_array_equal(again.wrist_e, plan.wrist_e)
 
-        code = bench.deploy("--planner", "replay")
+        (picture,) = (bench.folder / "rgb").glob("*.png")
+        with Image.open(picture) as image:
+            image.putpixel((0, 0), (255, 0, 255))
+            image.save(picture)
+        assert bench.deploy("--planner", "replay", "--plan-only") == 1
+        assert "are about another picture or another start" in capfd.readouterr().err
+
+        code = bench.deploy("--plan", "out/move_apple.plans.npz")
         said = capfd.readouterr().err
         assert code == 0 and "60 steps in" in said, said
-    again = PlanLibrary.load("out", task="move_apple").plans[0]
-    assert again.keypoints == plan.keypoints
-    np.testing.assert_array_equal(again.wrist_e, plan.wrist_e)
-    assert bench.report()["ended"] == "done" and bench.moved > 0.02
+        assert bench.report()["ended"] == "done" and bench.moved > 0.02
 
 
 def test_plan_that_is_not_in_the_library_is_refused(tmp_path, capsys):

@@ -245,6 +245,19 @@ def test_model_that_plans_again_is_asked_as_it_was_for_the_plans(tmp_path, monke
     assert words[words.index("--replan") + 1 :][:5] == ["vlm", "--votes", "3", "--model", "a-model"]
 
 
+def test_whoever_plans_again_has_the_options_of_the_row_s_plans(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCAFFOLDLAB_MODEL", "a-model")
+    plans = {"planner": "perturbed", "votes": 3, "orientation": True}
+    said = {}
+    for who in ("scripted", "perturbed", "vlm"):
+        rows = [{"name": "again", "replan": who, "test_plans": plans}]
+        words = cells(experiment(tasks=["move_apple"], rows=rows, paper={}), SMALL)[0].evaluation.command(tmp_path)
+        said[who] = words[words.index("--replan") : words.index("--out")]
+    assert said["scripted"] == ["--replan", "scripted", "--orientation"]
+    assert said["perturbed"] == ["--replan", "perturbed", "--orientation", "--votes", "3"]
+    assert said["vlm"] == ["--replan", "vlm", "--orientation", "--votes", "3", "--model", "a-model"]
+
+
 def test_state_without_a_plan_is_a_failure(tmp_path):
     grid = cells(spec := experiment(tasks=["move_apple"], rows=[{"name": "ours"}], paper={}), SMALL)
     result = run_grid(grid, tmp_path, run=Maker())

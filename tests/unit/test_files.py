@@ -88,7 +88,9 @@ def test_folder_of_an_earlier_version_goes_on_with_what_that_version_did(tmp_pat
 @pytest.mark.parametrize("value", [True, 5, "keypoints", ["physics=newton_mjwarp"]])
 def test_folder_of_an_earlier_version_is_not_gone_on_with_otherwise(tmp_path, value):
     keep_settings(tmp_path / "settings.json", {"seed": 3})
-    with pytest.raises(ScaffoldError, match=r"settings\.json: what is here was made without new; got "):
+    with pytest.raises(
+        ScaffoldError, match=r"settings\.json: what is here was made by a version that did not note new; got "
+    ):
         keep_settings(tmp_path / "settings.json", {"seed": 3, "new": value})
     assert json.loads((tmp_path / "settings.json").read_text()) == {"seed": 3}
 

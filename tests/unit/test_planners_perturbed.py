@@ -43,11 +43,11 @@ def test_settings_are_read_and_the_rest_keeps_its_default():
 
 
 def test_oracle_takes_away_the_errors_of_its_part_and_no_others():
-    usual = Perturbation(hand_m=0.02)
-    right = usual.with_oracle("keypoints")
+    right = Perturbation(hand_m=0.02).with_oracle("keypoints")
     assert right == Perturbation(hand_m=0.02, pixel_px=0, wrong_object=0)
-    assert right.with_oracle("trajectory") == Perturbation.parse(NONE)
-    assert usual.with_oracle("trajectory") == Perturbation(waypoint_m=0, axis_flip=0, no_dwell=0)
+    assert Perturbation().with_oracle("trajectory") == Perturbation(waypoint_m=0, axis_flip=0, no_dwell=0)
+    with pytest.raises(ScaffoldError, match="hand_m=0.02, but the oracle does the trajectory"):
+        right.with_oracle("trajectory")
 
 
 @pytest.mark.parametrize(

@@ -238,6 +238,13 @@ def test_trajectory_of_the_oracle_goes_from_where_the_model_has_pointed(plan, se
     assert waypoints.source["oracle"] == "trajectory" and waypoints.source["repairs"] == 0
 
 
+def test_model_is_told_when_the_oracle_s_trajectory_from_its_points_is_no_plan(plan, server):
+    reasons = iter([["the hand goes through the wall."], []])
+    waypoints = plan(trajectories=ScriptedPlanner(load_task("move_apple").task.oracle), check=lambda *_: next(reasons))
+    assert server.kinds() == ["keypoints"] * 2 and waypoints.source["repairs"] == 1
+    assert "through the wall" in server.requests[1].body["messages"][-1]["content"]
+
+
 def test_oracle_of_both_parts_is_no_model(plan):
     with pytest.raises(ScaffoldError, match="nothing is left to ask"):
         plan(true_keypoints=True, trajectories=ScriptedPlanner([]))

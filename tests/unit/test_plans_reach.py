@@ -125,7 +125,7 @@ def test_waypoint_below_the_table_is_the_one_above_it(apple, arm):
 
 def test_wrong_shapes_and_numbers_are_left_to_the_validation(apple, arm):
     request, waypoints = way(apple, (0, 0, 1.2))
-    for hand_e in (waypoints.hand_e[:1], waypoints.hand_e * np.nan):
+    for hand_e in (waypoints.hand_e[:1], waypoints.hand_e[:, :2], waypoints.hand_e * np.nan):
         assert reach_reasons(request, replace(waypoints, hand_e=hand_e), arm) == []
     assert reach_reasons(request, replace(waypoints, wrist_rpy=np.zeros((5, 3))), arm) == []
 

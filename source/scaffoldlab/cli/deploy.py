@@ -49,6 +49,8 @@ def run(args: argparse.Namespace) -> None:
     from scaffoldlab.specs.models import load_task
 
     refuse_options(args, args.planner, "--planner")
+    if args.plan and (args.waypoints or args.ledger):
+        raise ScaffoldError("deploy: --waypoints and --ledger are for --planner; leave them out beside --plan.")
     composition = load_task(task_name(args.task))
     plan = read_plan(args.plan, composition.task.name) if args.plan else None
     policy = OnnxPolicy(args.policy)
@@ -84,9 +86,16 @@ def make_plan(
             composition, planner, camera=camera, tracker=tracker, robot=robot, steps=policy.metadata.episode_steps,
             waypoint_count=args.waypoints, patience=args.patience,
         )  # fmt: skip
+    if plan.provenance.get("prompt_differs"):
+        raise ScaffoldError(
+            f"deploy: the replies of {args.ledger or args.out / 'ledger.jsonl'} are about another picture or another "
+            "start, and would send the hand there. Plan anew (--planner vlm), or carry out a plan that was kept (--plan)."
+        )
     library = PlanLibrary((plan,), {"planner": planner.name, "capture": str(args.capture)} | planner.header)
     path = library.save(args.out / f"{composition.task.name}.plans.npz")
     console.print(f"a plan by {planner.name}: {path}", highlight=False)
+    if args.plan_only:
+        console.print(f"to carry it out give --plan {path} in the place of --planner", highlight=False)
     return plan, image
 
 

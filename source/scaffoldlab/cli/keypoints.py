@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from scaffoldlab.cli.common import add_simulation, add_task, quiet, task_name
-from scaffoldlab.cli.plan import add_vlm, make_planner
+from scaffoldlab.cli.plan import add_vlm, make_planner, refuse_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +28,7 @@ def run(args: argparse.Namespace) -> None:
     from scaffoldlab.plans.plan import Plan
     from scaffoldlab.specs.models import load_task
 
+    refuse_options(args, "keypoints", "the command")
     composition = load_task(task_name(args.task))
     name = composition.task.name
     planner = make_planner(composition, args, args.ledger or args.out / f"{name}.ledger.jsonl")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PLANNER_OPTIONS = {
     "orientation": ("scripted", "perturbed", "vlm", "replay"),
     "oracle": ("perturbed", "vlm", "replay"),
-    "votes": ("perturbed", "vlm", "replay"),
+    "votes": ("perturbed", "vlm"),
     "check_collisions": ("perturbed", "vlm", "replay"),
 }
 """Options that change plans, and the planners that have them."""

@@ -280,9 +280,8 @@ class _Graph:
             "seed": seed,
         }
         if row.replan:
-            options["replan"] = row.replan
-            options |= _perturb(plans) if row.replan == "perturbed" else {}
-            options |= _asking(plans) if row.replan == "vlm" else {}
+            again = plans.model_copy(update={"planner": row.replan})
+            options |= {"replan": row.replan} | _asking(again) | (_perturb(again) if row.replan == "perturbed" else {})
         return self._artefact("evaluate", options, "metrics.json", row, test=True)
 
     def policy(self, task: str, row: RowSpec, seed: int) -> Artefact:
@@ -352,11 +351,12 @@ def _perturb(plans: PlansSpec) -> dict[str, str]:
 
 
 def _asking(plans: PlansSpec) -> dict[str, Any]:
-    """Options of a model, and of its stand-in; the model is one of the inputs."""
-    options: dict[str, Any] = {"votes": plans.votes} if plans.votes > 1 else {}
-    options |= {"check-collisions": True} if plans.check_collisions else {}
-    options |= {"orientation": True} if plans.orientation else {}
-    options |= {"oracle": plans.oracle} if plans.oracle else {}
+    """Options of planners, most of them of a model and of its stand-in; the model is one of the inputs."""
+    options: dict[str, Any] = {"orientation": True} if plans.orientation else {}
+    if plans.planner != "scripted":
+        options |= {"votes": plans.votes} if plans.votes > 1 else {}
+        options |= {"check-collisions": True} if plans.check_collisions else {}
+        options |= {"oracle": plans.oracle} if plans.oracle else {}
     if plans.planner == "vlm" and (model := os.environ.get("SCAFFOLDLAB_MODEL")):
         options["model"] = model
     return options

@@ -47,9 +47,19 @@ class Perturbation(BaseModel):
     """Probability that the hand never waits, e.g. for the fingers to close."""
 
     def with_oracle(self, part: OraclePart) -> Self:
-        """The same without the errors of what the oracle does."""
+        """The same without the errors of what the oracle does.
+
+        Raises:
+            ScaffoldError: One of them was asked for.
+        """
         wrong_keypoints = ("pixel_px", "wrong_object")
         names = [name for name in type(self).model_fields if (name in wrong_keypoints) == (part == "keypoints")]
+        for name in self.model_fields_set.intersection(names):
+            if getattr(self, name):
+                raise ScaffoldError(
+                    f"perturbation: {name}={getattr(self, name):g}, but the oracle does the {part}; allowed: errors of "
+                    "the other part. Leave one of --perturb and --oracle out."
+                )
         return self.model_copy(update=dict.fromkeys(names, 0.0))
 
     @classmethod

@@ -122,7 +122,7 @@ class VlmPlanner(Planner):
             return replace(waypoints, keypoints=request.keypoints), replies
         (pixels, located_e), replies = self._locate(request, sample)
         if self._trajectories:
-            waypoints = self._trajectories.plan(replace(request, keypoints_e=located_e))
+            waypoints = self._given(request, located_e, self._trajectories)
         else:
             waypoints, trajectory = self._move(request, located_e, sample)
             replies = [*replies, *trajectory]
@@ -147,6 +147,8 @@ class VlmPlanner(Planner):
                     reasons.append(f"{json.dumps(name)} cannot be located in depth: {error}")
             if reasons:
                 raise RejectedReply(reasons)
+            if self._trajectories:  # where the model points decides whether they are a plan
+                self._judge(request, self._given(request, np.stack(located_e), self._trajectories))
             return pixels, np.stack(located_e)
 
         text = prompt(
@@ -167,8 +169,7 @@ class VlmPlanner(Planner):
                 located_e=located_e,
                 wrist_rpy=np.radians(hand[:, 3:]) if turning else None,
             )
-            if reasons := self._check(request, waypoints) if self._check else []:
-                raise RejectedReply(reasons)
+            self._judge(request, waypoints)
             waypoints.keypoints_e[0], waypoints.hand_e[0] = located_e, request.hand_e  # the model saw them rounded
             if waypoints.wrist_rpy is not None:
                 waypoints.wrist_rpy[0] = request.hand_rpy
@@ -193,6 +194,16 @@ class VlmPlanner(Planner):
         )
         call = self._call("trajectory", request.task, request.seed, request.index, text)
         return self._query(replace(call, sample=sample), read)
+
+    @staticmethod
+    def _given(request: PlanRequest, located_e: np.ndarray, trajectories: Planner) -> Waypoints:
+        """Waypoints that another planner writes from where the model has located the keypoints."""
+        return trajectories.plan(replace(request, keypoints_e=located_e))
+
+    def _judge(self, request: PlanRequest, waypoints: Waypoints) -> None:
+        """Rejects the reply that waypoints come from where they are no plan."""
+        if reasons := self._check(request, waypoints) if self._check else []:
+            raise RejectedReply(reasons)
 
     def _call(
         self, kind: QueryKind, task: str, seed: int, index: int, text: str, image: np.ndarray | None = None

@@ -147,9 +147,10 @@ def reach_reasons(
         angle: How far the hand may be turned from it [rad].
     """
     hand_e, rpy, origin_e = waypoints.hand_e, waypoints.wrist_rpy, np.zeros(3) if origin_e is None else origin_e
-    rpy = np.broadcast_to(request.hand_rpy, np.shape(hand_e)) if rpy is None else rpy
-    if np.shape(hand_e) != (request.waypoint_count, 3) or np.shape(rpy) != np.shape(hand_e):
+    shape = (request.waypoint_count, 3)
+    if np.shape(hand_e) != shape or (rpy is not None and np.shape(rpy) != shape):
         return []  # validation has its own words for that
+    rpy = np.broadcast_to(request.hand_rpy, shape) if rpy is None else rpy
     if not np.isfinite((hand_e, rpy)).all():
         return []  # and for that
     wrist_e = zip(hand_e, matrix_from_rpy(rpy), strict=True)
