@@ -58,10 +58,10 @@ def keep_settings(path: Path, settings: dict[str, Any]) -> None:
     for name, value in settings.items():
         known = name in before
         if before[name] != value if known else value is True or value not in (None, False, 1, []):
+            made = f"with {name} = {before[name]}" if known else f"by a version that did not note {name}"
             raise ScaffoldError(
-                f"{path}: what is here was made "
-                f"{f'with {name} = {before[name]}' if known else f'by a version that did not note {name}'}; got {value}. "
-                "Go on with the same settings, or give another folder (--out)."
+                f"{path}: what is here was made {made}; got {value}. Go on with the same settings, or give "
+                "another folder (--out)."
             )
     write_atomic(path, json.dumps(settings, indent=1) + "\n")
 

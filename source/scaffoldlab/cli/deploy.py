@@ -89,7 +89,7 @@ def make_plan(
     if plan.provenance.get("prompt_differs"):
         raise ScaffoldError(
             f"deploy: the replies of {args.ledger or args.out / 'ledger.jsonl'} are about another picture or another "
-            "start, and would send the hand there. Plan anew (--planner vlm), or carry out a plan that was kept (--plan)."
+            "start, and would send the hand there. Plan anew (--planner vlm), or give a plan that was kept (--plan)."
         )
     library = PlanLibrary((plan,), {"planner": planner.name, "capture": str(args.capture)} | planner.header)
     path = library.save(args.out / f"{composition.task.name}.plans.npz")
