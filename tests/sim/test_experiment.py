@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from conftest import ROOT, write_yaml
-from scaffoldlab.plans.library import PlanLibrary
+from scaffoldlab.plans import library
 from vlm_server import VlmServer
 
 TEACHER, PUPIL = "ours", "2 demonstrations"
@@ -86,5 +86,5 @@ def test_model_is_shown_the_plans_that_the_policy_carried_out_well(out, tmp_path
         shown = [str(seen.body["messages"]) for seen in server.requests if seen.kind == "trajectory"]
     assert all(text.count("A trajectory that succeeded before") == 3 for text in shown)
     assert json.loads((tmp_path / "round_0/round.json").read_text())["success_rate"] == 1
-    assert len(PlanLibrary.load(tmp_path / "round_1/library.plans.npz", task="easy_apple")) == 2
+    assert len(library.PlanLibrary.load(tmp_path / "round_1/library.plans.npz", task="easy_apple")) == 2
     assert json.loads((tmp_path / "refine.json").read_text())["overrides"] == ["env.commands.plan.beta=10"]

@@ -118,6 +118,15 @@ def test_planner_that_fails_leaves_the_old_plan(env):
     assert replanner.count == 0 and replanner.failures == ["no reply"] * 4 and not episodes.success.any()
 
 
+def test_planner_that_needs_pictures_is_not_begun_without_a_camera(env):
+    class Seeing(Planner):
+        name, needs_image = "seeing", True
+
+    plan, _ = start(env)
+    with pytest.raises(ScaffoldError, match="the seeing planner needs pictures of the present, and `pictures` is None"):
+        Replanner(Seeing()).begin(plan, NUM_ENVS)
+
+
 def test_oracle_that_plans_again_rescues_plans_that_were_wrong(env, oracle):
     """Keypoints that are some 5 cm off: the hand goes beside the apple."""
     composition = load_task("move_apple")

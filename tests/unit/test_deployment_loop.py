@@ -17,7 +17,7 @@ from scaffoldlab.deployment.devices import JointState
 from scaffoldlab.deployment.loop import Deployment, DeploymentLimits, RobotHand, tracked_bodies
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.planners.making import scripted_library
-from scaffoldlab.plans.library import PlanLibrary
+from scaffoldlab.plans import library
 from scaffoldlab.specs.models import load_task
 from vlm_server import VlmServer
 
@@ -390,13 +390,13 @@ def test_command_plans_from_the_capture_to_look_at_and_then_carries_it_out(loopb
             assert bench.deploy(*vlm) == 0
         said = capfd.readouterr().err
         assert "a plan by vlm: out/move_apple.plans.npz\nto carry it out give --plan out/move_apple.plans.npz" in said
-        plan = PlanLibrary.load("out", task="move_apple").plans[0]
+        plan = library.PlanLibrary.load("out", task="move_apple").plans[0]
         # The apple carries its keypoint where the model pointed, and the plan starts where the robot is.
         assert 0.02 < np.linalg.norm(plan.keypoints[0].point_b) < 0.042
         np.testing.assert_allclose(plan.wrist_e[0], PLAN.wrist_e[0], atol=1e-5)
         assert (bench.folder / "out/plan.png").is_file() and not (bench.folder / "out/report.json").exists()
         assert bench.deploy("--planner", "replay", "--plan-only") == 0 and bench.moved == 0
-        again = PlanLibrary.load("out", task="move_apple").plans[0]
+        again = library.PlanLibrary.load("out", task="move_apple").plans[0]
         assert again.keypoints == plan.keypoints
         np.testing.assert_array_equal(again.wrist_e, plan.wrist_e)
 
@@ -414,8 +414,8 @@ def test_command_plans_from_the_capture_to_look_at_and_then_carries_it_out(loopb
 
 
 def test_plan_that_is_not_in_the_library_is_refused(tmp_path, capsys):
-    library = scripted_library(APPLE, count=2, seed=0).save(tmp_path / "apples.plans.npz")
+    apples = scripted_library(APPLE, count=2, seed=0).save(tmp_path / "apples.plans.npz")
     policy = str(ROOT / "README.md")
     arguments = ["deploy", "--task", "move_apple", "--policy", policy, "--capture", ".", "--tracker", "."]
-    assert main([*arguments, "--robot", "udp://127.0.0.1:9", "--plan", f"{library}:2"]) == 1
+    assert main([*arguments, "--robot", "udp://127.0.0.1:9", "--plan", f"{apples}:2"]) == 1
     assert "the library has 2 plans; allowed: 0 to 1" in capsys.readouterr().err

@@ -91,6 +91,7 @@ def test_unknown_experiment_is_told_the_nearest():
         ({"rows": [{"name": "a", "policy": "diffusion"}]}, "needs 'teacher' and 'demonstrations'"),
         ({"rows": [{"name": "a", "plans": {"noise": -1}}]}, "greater than or equal to 0"),
         ({"rows": [{"name": "a", "plans": {"refined": 1}}]}, "'refined' is for planner 'vlm'"),
+        ({"rows": [{"name": "a", "plans": {"perturb": {"hand_m": 1}}}]}, "'perturb' is for planner 'perturbed'"),
         ({"rows": [{"name": "a", "measured": "m.json", "replan": "scripted"}]}, "nothing but its name"),
         ({"rows": [{"name": "a", "measured": "a/{row}.json"}]}, "{task} and {seed} may stand"),
         ({"row": []}, "Extra inputs"),

@@ -75,7 +75,7 @@ def make_plan(
     from scaffoldlab.deployment.planning import plan_from_capture
     from scaffoldlab.deployment.tracker import ObInCamFolder
     from scaffoldlab.deployment.udp_robot import UdpRobot
-    from scaffoldlab.plans.library import PlanLibrary
+    from scaffoldlab.plans import library
 
     check_fit(composition, policy.metadata)  # before a model is paid
     planner = make_planner(composition, args, args.ledger or args.out / "ledger.jsonl")
@@ -91,8 +91,8 @@ def make_plan(
             f"deploy: the replies of {args.ledger or args.out / 'ledger.jsonl'} are about another picture or another "
             "start, and would send the hand there. Plan anew (--planner vlm), or give a plan that was kept (--plan)."
         )
-    library = PlanLibrary((plan,), {"planner": planner.name, "capture": str(args.capture)} | planner.header)
-    path = library.save(args.out / f"{composition.task.name}.plans.npz")
+    plans = library.PlanLibrary((plan,), {"planner": planner.name, "capture": str(args.capture)} | planner.header)
+    path = plans.save(args.out / f"{composition.task.name}.plans.npz")
     console.print(f"a plan by {planner.name}: {path}", highlight=False)
     if args.plan_only:
         console.print(f"to carry it out give --plan {path} in the place of --planner", highlight=False)

@@ -281,7 +281,7 @@ class _Graph:
         }
         if row.replan:
             again = plans.model_copy(update={"planner": row.replan})
-            options |= {"replan": row.replan} | _asking(again) | (_perturb(again) if row.replan == "perturbed" else {})
+            options |= {"replan": row.replan} | _asking(again)
         return self._artefact("evaluate", options, "metrics.json", row, test=True)
 
     def policy(self, task: str, row: RowSpec, seed: int) -> Artefact:
@@ -310,7 +310,7 @@ class _Graph:
         }
         if plans.waypoints is not None:
             options["waypoints"] = plans.waypoints
-        options |= _perturb(plans) | _asking(plans)
+        options |= _asking(plans)
         if plans.planner == "prerecorded":
             options["recorded"] = self.plans(task, row.plans, "train1", row)
         if plans.refined:
@@ -344,12 +344,6 @@ def _artefact(kind: str, options: dict[str, Any], result: str, overrides: tuple[
     return Artefact(kind, options, result, overrides, load_task(options["task"]).digest())
 
 
-def _perturb(plans: PlansSpec) -> dict[str, str]:
-    """The option for the errors of the perturbed planner."""
-    errors = ",".join(f"{name}={value:g}" for name, value in plans.perturb.items())
-    return {"perturb": errors} if errors else {}
-
-
 def _asking(plans: PlansSpec) -> dict[str, Any]:
     """Options of planners, most of them of a model and of its stand-in; the model is one of the inputs."""
     options: dict[str, Any] = {"orientation": True} if plans.orientation else {}
@@ -357,6 +351,8 @@ def _asking(plans: PlansSpec) -> dict[str, Any]:
         options |= {"votes": plans.votes} if plans.votes > 1 else {}
         options |= {"check-collisions": True} if plans.check_collisions else {}
         options |= {"oracle": plans.oracle} if plans.oracle else {}
+    if plans.planner == "perturbed" and plans.perturb:
+        options["perturb"] = ",".join(f"{name}={value:g}" for name, value in plans.perturb.items())
     if plans.planner == "vlm" and (model := os.environ.get("SCAFFOLDLAB_MODEL")):
         options["model"] = model
     return options

@@ -40,6 +40,8 @@ class PlansSpec(Strict):
     def _of_a_model(self) -> "PlansSpec":
         if self.refined and self.planner != "vlm":
             raise ValueError(f"'refined' is for planner 'vlm', which can be shown examples; got {self.planner!r}")
+        if self.perturb and self.planner != "perturbed":
+            raise ValueError(f"'perturb' is for planner 'perturbed'; got {self.planner!r}")
         return self
 
 

@@ -156,9 +156,10 @@ def _by_task(found: list[dict[str, Any]]) -> list[str]:
     columns += ["paper"] if any(not math.isnan(r["paper"]) for r in found) else []
     lines = [f"| task | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for r in found:
-        numbers = [f"{r['zero_action']:.0f}", f"{r['timed_close']:.0f}", f"{r['training_minutes']:.1f}"]
-        numbers += [f"{r['paper']:g}"] if "paper" in columns else []
-        lines.append(f"| {r['task']} | {_success(r)} | {' | '.join(numbers)} |".replace(" nan |", " - |"))
+        formats = {"zero_action": ".0f", "timed_close": ".0f", "training_minutes": ".1f"}
+        formats |= {"paper": "g"} if "paper" in columns else {}
+        numbers = ["-" if math.isnan(r[key]) else format(r[key], form) for key, form in formats.items()]
+        lines.append(f"| {r['task']} | {_success(r)} | {' | '.join(numbers)} |")
     return lines
 
 

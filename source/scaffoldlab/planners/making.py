@@ -82,12 +82,11 @@ def plan_check(composition: Composition, *, collisions: bool = False) -> Callabl
         composition: The task.
         collisions: The hand point may not go through what cannot move either.
     """
-    arm = ArmReach(composition) if composition.robot.arm else None
+    reasons_against = _reasons_against(composition)
 
     def check(request: PlanRequest, waypoints: Waypoints) -> list[str]:
-        origin_e, limits = waypoints.located_e[0], plan_limits(composition, steps=request.control_steps)
-        reasons = validate_waypoints(request, waypoints, limits, origin_e=origin_e)
-        reasons += reach_reasons(request, waypoints, arm, origin_e=origin_e) if arm else []
+        origin_e = waypoints.located_e[0]
+        reasons = reasons_against(request, waypoints, origin_e)
         if collisions and np.shape(waypoints.hand_e) == (request.waypoint_count, 3):
             state = request.state or sample_initial_state(composition, seed=request.seed, index=request.index)
             boxes = solid_boxes(composition, body_poses(composition, state))
@@ -95,6 +94,20 @@ def plan_check(composition: Composition, *, collisions: bool = False) -> Callabl
         return reasons
 
     return check
+
+
+def _reasons_against(
+    composition: Composition,
+) -> Callable[[PlanRequest, Waypoints, np.ndarray | None], list[str]]:
+    """What every plan of the task is judged by, in positions relative to a point, shape (3,), or in the env frame."""
+    arm = ArmReach(composition) if composition.robot.arm else None
+
+    def judge(request: PlanRequest, waypoints: Waypoints, origin_e: np.ndarray | None) -> list[str]:
+        limits = plan_limits(composition, steps=request.control_steps)
+        reasons = validate_waypoints(request, waypoints, limits, origin_e=origin_e)
+        return reasons + (reach_reasons(request, waypoints, arm, origin_e=origin_e) if arm else [])
+
+    return judge
 
 
 def make_plan(composition: Composition, planner: Planner, request: PlanRequest) -> Plan:
@@ -111,11 +124,7 @@ def make_plan(composition: Composition, planner: Planner, request: PlanRequest) 
         ScaffoldError: No answer, a keypoint off every surface, or waypoints that are no plan, with the reasons.
     """
     waypoints = planner.plan(request)
-    limits = plan_limits(composition, steps=request.control_steps)
-    reasons = validate_waypoints(request, waypoints, limits) if planner.checked else []
-    if planner.checked and composition.robot.arm:
-        reasons += reach_reasons(request, waypoints, ArmReach(composition))
-    if reasons:
+    if planner.checked and (reasons := _reasons_against(composition)(request, waypoints, None)):
         raise ScaffoldError(f"plan {request.index}: " + " ".join(reasons))
     state = request.state or sample_initial_state(composition, seed=request.seed, index=request.index)
     keypoints, keypoints_e = waypoints.keypoints or request.keypoints, waypoints.keypoints_e.copy()

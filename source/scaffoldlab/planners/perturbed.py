@@ -13,7 +13,6 @@ from scaffoldlab.geometry import pose_apply, pose_apply_inverse
 from scaffoldlab.keypoints.keypoint import Keypoint
 from scaffoldlab.planners.base import Check, OraclePart, Planner, PlanRequest, Waypoints, medoid
 from scaffoldlab.planners.scripted import ScriptedPlanner
-from scaffoldlab.plans.plan import interpolate
 from scaffoldlab.plans.validation import AXIS_FLIPS
 from scaffoldlab.specs.bodies import body_surfaces
 from scaffoldlab.specs.initial_state import body_poses, sample_initial_state
@@ -223,20 +222,8 @@ class PerturbedPlanner(Planner):
         return name, seen[name][rng.integers(len(seen[name]))]
 
     def _oracle(self, request: PlanRequest, *, dwell: bool) -> Waypoints:
-        stages = self._composition.task.oracle
-        if dwell:
-            return ScriptedPlanner(stages, orientation=self._orientation).plan(request)
-        moving = [stage for stage in stages if stage.hand is not None]
-        waypoint_count = 1 + sum(stage.waypoints for stage in moving)
-        hasty = ScriptedPlanner(moving, orientation=self._orientation).plan(
-            replace(request, waypoint_count=waypoint_count)
-        )
-        return replace(
-            hasty,
-            keypoints_e=interpolate(hasty.keypoints_e, request.waypoint_count),
-            hand_e=interpolate(hasty.hand_e, request.waypoint_count),
-            wrist_rpy=interpolate(hasty.wrist_rpy, request.waypoint_count) if hasty.wrist_rpy is not None else None,
-        )
+        stages = [stage for stage in self._composition.task.oracle if dwell or stage.hand is not None]
+        return ScriptedPlanner(stages, orientation=self._orientation).plan(request)
 
     def _initial(self, request: PlanRequest) -> dict[str, np.ndarray]:
         return sample_initial_state(self._composition, seed=request.seed, index=request.index)

@@ -121,9 +121,8 @@ class VlmPlanner(Planner):
             waypoints, replies = self._move(request, request.keypoints_e, sample)
             return replace(waypoints, keypoints=request.keypoints), replies
         (pixels, located_e), replies = self._locate(request, sample)
-        if self._trajectories:
-            waypoints = self._given(request, located_e, self._trajectories)
-        else:
+        waypoints = self._given(request, located_e)
+        if waypoints is None:
             waypoints, trajectory = self._move(request, located_e, sample)
             replies = [*replies, *trajectory]
         return replace(waypoints, pixels=pixels), replies
@@ -147,8 +146,9 @@ class VlmPlanner(Planner):
                     reasons.append(f"{json.dumps(name)} cannot be located in depth: {error}")
             if reasons:
                 raise RejectedReply(reasons)
-            if self._trajectories:  # where the model points decides whether they are a plan
-                self._judge(request, self._given(request, np.stack(located_e), self._trajectories))
+            given = self._given(request, np.stack(located_e))
+            if given is not None:  # where the model points decides whether they are a plan
+                self._judge(request, given)
             return pixels, np.stack(located_e)
 
         text = prompt(
@@ -195,10 +195,9 @@ class VlmPlanner(Planner):
         call = self._call("trajectory", request.task, request.seed, request.index, text)
         return self._query(replace(call, sample=sample), read)
 
-    @staticmethod
-    def _given(request: PlanRequest, located_e: np.ndarray, trajectories: Planner) -> Waypoints:
-        """Waypoints that another planner writes from where the model has located the keypoints."""
-        return trajectories.plan(replace(request, keypoints_e=located_e))
+    def _given(self, request: PlanRequest, located_e: np.ndarray) -> Waypoints | None:
+        """Waypoints that are given from where the model has located the keypoints; None if the model writes them."""
+        return self._trajectories.plan(replace(request, keypoints_e=located_e)) if self._trajectories else None
 
     def _judge(self, request: PlanRequest, waypoints: Waypoints) -> None:
         """Rejects the reply that waypoints come from where they are no plan."""
