@@ -3,7 +3,6 @@
 The model is the tests' loopback server, in this process. Writes docs/numbers/planning.md.
 """
 
-import math
 import os
 import sys
 import tempfile
@@ -19,14 +18,18 @@ def main() -> None:
     os.environ |= {"SCAFFOLDLAB_API_KEY": "sk-of-the-loopback-model", "NO_PROXY": "127.0.0.1"}
     speed.images()
     rows = []
-    for concurrency, calls, oracle in ((16, 2, {}), (24, 2, {}), (16, 1, {"true_keypoints": True})):
+    for asked, concurrency, rounds, given in (
+        ("keypoints and trajectory", 16, 13, {}),
+        ("keypoints and trajectory", 24, 9, {}),
+        ("keypoints of 8 pictures at a time, `--batch 8`, and trajectory", 16, 8, {"batch": 8}),
+        ("trajectory only, `--oracle keypoints`", 16, 7, {"true_keypoints": True}),
+    ):
         colours = {"apple": speed.RED, "cutting board": speed.WOOD}
         with speed.SlowServer(colours=colours) as server, tempfile.TemporaryDirectory() as folder:
             started = time.monotonic()
-            library = speed.make(server.url, Path(folder) / "calls.jsonl", concurrency=concurrency, **oracle)
+            library = speed.make(server.url, Path(folder) / "calls.jsonl", concurrency=concurrency, **given)
             seconds = time.monotonic() - started
-        floor = math.ceil(calls * speed.PLANS / concurrency) * speed.SlowServer.latency_s
-        asked = "keypoints and trajectory" if calls == 2 else "trajectory only, `--oracle keypoints`"
+        floor = rounds * speed.SlowServer.latency_s
         rows.append(f"| {asked} | {concurrency} | {len(library)} | {floor:.1f} s | {seconds:.1f} s |")
     text = (
         "`scripts/run python benchmarks/planning.py`: 100 plans, a loopback model that answers after 1 s.\n\n"

@@ -172,7 +172,7 @@ class VlmServer:
 
     def serve(self, body: dict[str, Any], headers: dict[str, str], path: str) -> tuple[Behaviour, str]:
         """The behaviour towards one request, and the body of the response."""
-        text, image = _prompt(body)
+        text, images = _prompt(body)
         kind = _kind(text)
         with self._lock:
             self.requests.append(Seen(kind, body, headers))
@@ -190,21 +190,26 @@ class VlmServer:
                 return behaviour, behaviour.body
             if behaviour.status != 200:
                 return behaviour, _error(behaviour.status, f"simulated {behaviour.status}")
-            answer = behaviour.rewrite(self._answer(kind, text, image, str(body.get("model"))))
-            return behaviour, _completion(body, text, answer, image is not None, behaviour.extra)
+            answer = behaviour.rewrite(self._answer(kind, text, images, str(body.get("model"))))
+            return behaviour, _completion(body, text, answer, len(images), behaviour.extra)
         finally:
             with self._lock:
                 self._open -= 1
 
-    def _answer(self, kind: str, text: str, image: np.ndarray | None, model: str) -> str:
+    def _answer(self, kind: str, text: str, images: list[np.ndarray], model: str) -> str:
         if kind == "elicitation":
             return json.dumps(list(self._names))
         if kind == "trajectory":
             return json.dumps(trajectory(text))
-        assert image is not None, "the pointing prompt came without an image"
+        assert images, "the pointing prompt came without an image"
         names = re.findall(r'"name": "([^"]+)"', text) or [html.unescape(n) for n in re.findall(r'alt="([^"]+)"', text)]
-        pixels = {name: self._locate(name, image) for name in names}
-        return point_answer(text, pixels, image.shape[1], image.shape[0])
+        answers = []
+        for image in images:
+            pixels = {name: self._locate(name, image) for name in names}
+            answers.append(point_answer(text, pixels, image.shape[1], image.shape[0]))
+        if len(images) == 1:
+            return answers[0]
+        return json.dumps([{"image": n} | point for n, a in enumerate(answers, 1) for point in json.loads(a)])
 
 
 def trajectory(text: str) -> list[dict[str, Any]]:
@@ -281,15 +286,15 @@ def blob(rgb: np.ndarray, colour: tuple[int, int, int] | None) -> tuple[float, f
     return columns[middle] + 0.5, rows[middle] + 0.5
 
 
-def _prompt(body: dict[str, Any]) -> tuple[str, np.ndarray | None]:
-    """Text and image of the first message: a repair turn is about the same question."""
+def _prompt(body: dict[str, Any]) -> tuple[str, list[np.ndarray]]:
+    """Text and images of the first message: a repair turn is about the same question."""
     content = (body.get("messages") or [{}])[0].get("content", "")
     if isinstance(content, str):
-        return content, None
+        return content, []
     text = "\n".join(part["text"] for part in content if part["type"] == "text")
     urls = [part["image_url"]["url"] for part in content if part["type"] == "image_url"]
-    data = base64.b64decode(urls[0].removeprefix("data:image/png;base64,"))
-    return text, np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    pictures = (io.BytesIO(base64.b64decode(url.removeprefix("data:image/png;base64,"))) for url in urls)
+    return text, [np.asarray(Image.open(picture).convert("RGB")) for picture in pictures]
 
 
 def _kind(text: str) -> str:
@@ -298,8 +303,8 @@ def _kind(text: str) -> str:
     return "keypoints" if "Point to" in text else "elicitation"
 
 
-def _completion(body: dict[str, Any], text: str, answer: str, image: bool, extra: Mapping[str, Any]) -> str:
-    tokens = len(text) // 4 + 258 * image, len(answer) // 4
+def _completion(body: dict[str, Any], text: str, answer: str, images: int, extra: Mapping[str, Any]) -> str:
+    tokens = len(text) // 4 + 258 * images, len(answer) // 4
     choice = {
         "index": 0,
         "message": {"role": "assistant", "content": answer},

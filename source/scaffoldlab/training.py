@@ -110,6 +110,8 @@ class Trainer:
         if (folder / RESUME).is_file() and (folder / STATE).is_file():
             self._resume()
         self.steps_per_iteration = self.runner.cfg["num_steps_per_env"] * env.num_envs
+        batches = -(-2 * len(validation) // env.num_envs)  # of two policies
+        self.evaluation_steps = batches * plan_of(env).steps * env.num_envs
         plan_of(env).use(library)
         env.reset()
 
@@ -119,7 +121,7 @@ class Trainer:
         self._started = time.monotonic() - self.state.wall_seconds
         self._in_step = True
         while not (self.state.finished or self._done()):
-            count = min(self.limits.evaluate_every, self.limits.iterations - self.state.iteration)
+            count = min(self.limits.evaluate_every, self._left())
             with _stdout_to(self.folder / "train.log"):
                 # Cutting episodes short at random takes the envs out of step after the reset of all of them.
                 self.runner.learn(count, init_at_random_ep_len=self._in_step)
@@ -203,12 +205,33 @@ class Trainer:
         values = [p["train_success"] for p in self.state.curve[-3:] if p["train_success"] is not None]
         return sum(values) / len(values) if values else 0.0
 
+    def _left(self) -> int:
+        seconds = time.monotonic() - self._started
+        return iterations_left(self.limits, self.state, seconds, self.steps_per_iteration, self.evaluation_steps)
+
     def _done(self, before_evaluation: bool = False) -> bool:
-        limits, state = self.limits, self.state
-        reached = [p for p in state.curve[-1:] if p["eval_success"] is not None]
-        enough = any(p["eval_success"] >= limits.target for p in reached)
-        over = state.iteration >= limits.iterations or time.monotonic() - self._started >= limits.seconds
-        return over or (enough and not before_evaluation)
+        reached = [p for p in self.state.curve[-1:] if p["eval_success"] is not None]
+        enough = any(p["eval_success"] >= self.limits.target for p in reached)
+        return self._left() < 1 or (enough and not before_evaluation)
+
+
+def iterations_left(
+    limits: TrainingLimits, state: TrainingState, seconds: float, steps_per_iteration: int, evaluation_steps: int
+) -> int:
+    """Iterations that the limits still allow at the pace of the last one, the evaluation after them included.
+
+    Args:
+        limits: When training stops.
+        state: What was done so far.
+        seconds: Wall time of that [s].
+        steps_per_iteration: Env steps of an iteration, all envs together.
+        evaluation_steps: Those of an evaluation; they take no longer than as many of training.
+    """
+    left = limits.iterations - state.iteration
+    if not state.curve:
+        return left
+    steps = state.curve[-1]["steps_per_second"] * (limits.seconds - seconds) - evaluation_steps
+    return min(left, int(steps // steps_per_iteration))
 
 
 def make_runner(

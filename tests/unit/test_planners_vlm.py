@@ -149,7 +149,7 @@ def test_requests_carry_model_image_temperature_and_key(plan, server):
     assert pointing.headers["authorization"] == f"Bearer {KEY}"
     from vlm_server import _prompt
 
-    text, image = _prompt(pointing.body)
+    text, (image,) = _prompt(pointing.body)
     assert image.shape == (800, 800, 3)
     assert "Point to the apple and the cutting board in the image." in text and "[y, x], normalized to 0-1000" in text
 
@@ -353,6 +353,85 @@ def test_ledger_from_before_there_were_votes_is_read(plan, server, tmp_path):
     count = len(server.requests)
     np.testing.assert_array_equal(plan().hand_e, first.hand_e)
     assert len(server.requests) == count
+
+
+# --- several pictures in one call -----------------------------------------------------------------------------------
+
+
+def several(count):
+    """Requests of one library whose pictures differ: the apple lies ever further to the right."""
+    requests = []
+    for index in range(count):
+        seen = picture(shade=120 + index)
+        seen.rgb[95:105, 40:60] = 120 + index
+        seen.rgb[95:105, 40 + 10 * index : 60 + 10 * index] = COLOURS["apple"]
+        requests.append(request(index=index, image=seen))
+    return requests
+
+
+def test_one_call_locates_the_keypoints_of_several_pictures(server, tmp_path):
+    alone = [vlm_planner(options(server)).plan(r) for r in several(3)]
+    server.requests.clear()
+    planner = vlm_planner(options(server, batch=3, price_in_usd=1, price_out_usd=1), ledger=tmp_path / "ledger.jsonl")
+    planner.prepare(several(3))
+    together = [planner.plan(r) for r in several(3)]
+    assert server.kinds() == ["keypoints", "trajectory", "trajectory", "trajectory"]
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one.pixels, other.pixels)
+        np.testing.assert_array_equal(one.keypoints_e, other.keypoints_e)
+    assert len({tuple(w.pixels[0]) for w in together}) == 3
+    # What the plans say that they took is what was paid in all.
+    paid = records(tmp_path)
+    for key, total in (
+        ("tokens_in", sum(r.tokens_in for r in paid)),
+        ("tokens_out", sum(r.tokens_out for r in paid)),
+        ("cost_usd", sum(r.cost_usd for r in paid)),
+    ):
+        assert sum(w.source[key] for w in together) == pytest.approx(total, abs=3 if "tokens" in key else 1e-8)
+
+
+def test_picture_without_an_answer_is_asked_about_by_itself(server):
+    server.misbehave("keypoints", "outside")  # the first of all points
+    planner = vlm_planner(options(server, batch=3))
+    planner.prepare(several(3))
+    plans = [planner.plan(r) for r in several(3)]
+    assert server.kinds() == ["keypoints", "keypoints", "trajectory", "trajectory", "trajectory"]
+    assert len({tuple(w.pixels[0]) for w in plans}) == 3 and all(w.source["repairs"] == 0 for w in plans)
+
+
+def test_answer_about_no_picture_is_sent_back_and_then_given_up(server, tmp_path):
+    server.misbehave("keypoints", "wrong_names", "empty")
+    planner = vlm_planner(options(server, batch=2), ledger=tmp_path / "ledger.jsonl")
+    planner.prepare(several(2))
+    assert server.kinds() == ["keypoints", "keypoints"]
+    assert 'Image 1: The answer has no "cutting board"' in server.requests[1].body["messages"][-1]["content"]
+    for asked in several(2):
+        planner.plan(asked)
+    assert server.kinds()[2:] == 2 * ["keypoints", "trajectory"]
+
+
+def test_pictures_of_a_batch_are_not_paid_twice_and_are_replayed(server, tmp_path):
+    def plans(planner):
+        planner.prepare(several(2))
+        return [planner.plan(r).hand_e for r in several(2)]
+
+    path = tmp_path / "ledger.jsonl"
+    first = plans(vlm_planner(options(server, batch=2), ledger=path))
+    count = len(server.requests)
+    assert count == 3
+    np.testing.assert_array_equal(plans(vlm_planner(options(server, batch=2), ledger=path)), first)
+    replay = replay_planner(path)
+    assert replay.batch == 2
+    np.testing.assert_array_equal(plans(replay), first)
+    assert len(server.requests) == count
+
+
+def test_without_several_pictures_nothing_is_asked_before(server):
+    planner = vlm_planner(options(server, batch=2))
+    planner.prepare([request()])
+    planner.prepare([request(image=None), request(image=None)])
+    vlm_planner(options(server, batch=2), true_keypoints=True).prepare(several(2))
+    assert server.kinds() == []
 
 
 # --- unusable replies -----------------------------------------------------------------------------------------------
@@ -573,6 +652,8 @@ def test_local_endpoint_needs_no_key_and_openai_does(server, monkeypatch):
         ({"base_url": "localhost:8000"}, "base URL is 'localhost:8000'; allowed: http://"),
         ({"points": "gemeni"}, "Did you mean 'gemini'"),
         ({"concurrency": 0}, "concurrency is 0; allowed: 1 or more"),
+        ({"batch": 0}, "batch is 0; allowed: 1 or more"),
+        ({"batch": 2, "points": "molmo"}, "batch is 2, but points of the molmo convention .* allowed: 1"),
         ({"cost_cap_usd": 1.0}, "price of a token is unknown.*token_cap"),
         ({"keypoint_parameters": {"temperature": float("nan")}}, "keypoint_parameters must be JSON values"),
     ],

@@ -17,6 +17,7 @@ PLANNER_OPTIONS = {
     "orientation": ("scripted", "perturbed", "vlm", "replay"),
     "oracle": ("perturbed", "vlm", "replay"),
     "votes": ("perturbed", "vlm"),
+    "batch": ("vlm",),
     "check_collisions": ("perturbed", "vlm", "replay"),
 }
 """Options that change plans, and the planners that have them."""
@@ -56,6 +57,7 @@ def add_vlm(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--oracle", choices=ORACLE_PARTS, default=None, help="what the oracle does in the place of a model that errs"
     )
+    parser.add_argument("--batch", type=int, default=1, help="pictures whose keypoints one call asks for at most")
     parser.add_argument("--votes", type=int, default=1, help="answers asked for each plan; the most central is taken")
     parser.add_argument("--check-collisions", action="store_true", help="refuse plans through what cannot move")
     parser.add_argument("--timeout", type=float, default=120.0, help="time-out of a call [s]")
@@ -175,6 +177,7 @@ def make_planner(
         base_url=args.base_url, model=args.model, points=args.points, concurrency=args.concurrency,
         timeout_s=args.timeout, token_cap=args.max_tokens_total, cost_cap_usd=args.max_cost,
         price_in_usd=args.price_in, price_out_usd=args.price_out, orientation=args.orientation, votes=args.votes,
+        batch=args.batch,
     )  # fmt: skip
     ledger.parent.mkdir(parents=True, exist_ok=True)
     return vlm_planner(settings, ledger=ledger, check=check, examples=examples, **oracle_part)

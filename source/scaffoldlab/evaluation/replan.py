@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import torch
 
 from scaffoldlab.errors import ScaffoldError
-from scaffoldlab.planners.ledger import LedgerError
-from scaffoldlab.planners.making import STEP_S, make_plan, make_request
+from scaffoldlab.planners.making import STEP_S, make_plans, make_request
 
 if TYPE_CHECKING:
     from scaffoldlab.camera import RgbdImage
@@ -112,18 +110,9 @@ class Replanner:
                 control_steps=plan.steps - int(plan.step[env]),
             )
 
-        def one(env: int) -> tuple[int, Plan | None, str]:
-            try:
-                return env, make_plan(plan.composition, self.planner, requests[env]), ""
-            except LedgerError:
-                raise
-            except ScaffoldError as error:
-                return env, None, str(error)
-
-        with ThreadPoolExecutor(self._concurrency) as pool:
-            results = list(pool.map(one, ids))
-        self.failures += [why for _, made, why in results if made is None]
-        plans = {env: made for env, made, _ in results if made is not None}
+        made = make_plans(plan.composition, self.planner, list(requests.values()), concurrency=self._concurrency)
+        self.failures += [why for why in made if isinstance(why, str)]
+        plans = {env: new for env, new in zip(requests, made, strict=True) if not isinstance(new, str)}
         self.model = next((m for p in plans.values() if (m := p.provenance.get("model"))), self.model)
         return plans
 

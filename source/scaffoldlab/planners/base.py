@@ -105,16 +105,21 @@ class Planner(Protocol):
         name: For the header of a library.
         needs_image: Whether requests must come with a picture.
         checked: False for a baseline, whose plans are not meant to be good ones.
+        batch: Requests that :meth:`prepare` takes at a time.
     """
 
     name: str
     needs_image: bool
     checked: bool = True
+    batch: int = 1
 
     @property
     def header(self) -> dict[str, Any]:
         """JSON values for the header of a library, e.g. settings."""
         return {}
+
+    def prepare(self, requests: Sequence[PlanRequest]) -> None:
+        """Does for several requests what is better done together, before :meth:`plan` is called with each."""
 
     def plan(self, request: PlanRequest) -> Waypoints:
         """Returns waypoints, or raises a ScaffoldError that says why there are none."""

@@ -9,7 +9,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import Any, Literal, Protocol
@@ -90,6 +90,12 @@ class Reply:
     id: str = ""
     recorded: bool = False
     exact: bool = True
+
+    def share(self, plans: int) -> "Reply":
+        """The part of it that falls to one of several plans that it answers: tokens and price."""
+        tokens = (None if t is None else round(t / plans) for t in (self.tokens_in, self.tokens_out))
+        cost = None if self.cost_usd is None else self.cost_usd / plans
+        return replace(self, **dict(zip(("tokens_in", "tokens_out"), tokens, strict=True)), cost_usd=cost)
 
 
 class EndpointError(ScaffoldError):

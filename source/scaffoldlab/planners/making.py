@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import batched
 
 import numpy as np
 
@@ -163,6 +164,49 @@ def located_keypoints(composition: Composition, request: PlanRequest, located_e:
     )
 
 
+def make_plans(
+    composition: Composition,
+    planner: Planner,
+    requests: Sequence[PlanRequest],
+    *,
+    concurrency: int = 1,
+    on_plan: Callable[[int, str | None], None] | None = None,
+) -> list[Plan | str]:
+    """Makes several plans, some of them at the same time.
+
+    Args:
+        composition: The task.
+        planner: Who plans.
+        requests: What is asked for.
+        concurrency: Plans made at the same time.
+        on_plan: Called after each plan, in their order, with its index and, if it failed, the reason.
+
+    Returns:
+        For each request its plan, or why there is none.
+
+    Raises:
+        LedgerError: A call to a model could not be recorded: the disk is full.
+    """
+
+    def one(request: PlanRequest) -> Plan | str:
+        try:
+            return make_plan(composition, planner, request)
+        except LedgerError:
+            raise
+        except ScaffoldError as error:
+            return str(error)
+
+    made: list[Plan | str] = []
+    with ThreadPoolExecutor(concurrency) as pool:
+        if planner.batch > 1:
+            list(pool.map(planner.prepare, batched(requests, planner.batch)))
+        for request, plan in zip(requests, pool.map(one, requests), strict=True):
+            made.append(plan)
+            if on_plan:
+                on_plan(request.index, plan if isinstance(plan, str) else None)
+    return made
+
+
 def make_library(
     composition: Composition,
     planner: Planner,
@@ -195,26 +239,15 @@ def make_library(
         LedgerError: A call to a model could not be recorded: the disk is full.
     """
 
-    def one(index: int) -> tuple[int, Plan | None, str | None]:
-        image = images[index] if images is not None else None
-        request = make_request(composition, seed=seed, index=index, waypoint_count=waypoint_count, image=image)
-        try:
-            plan = make_plan(composition, planner, request)
-            return index, with_waypoint_noise(plan, sigma=noise, seed=seed) if noise > 0 else plan, None
-        except LedgerError:
-            raise
-        except ScaffoldError as error:
-            return index, None, str(error)
-
-    plans, failures = [], {}
-    with ThreadPoolExecutor(concurrency) as pool:
-        for index, plan, failure in pool.map(one, range(count)):
-            if plan is not None:
-                plans.append(plan)
-            else:
-                failures[str(index)] = failure
-            if on_plan:
-                on_plan(index, failure)
+    requests = [
+        make_request(
+            composition, seed=seed, index=index, waypoint_count=waypoint_count, image=images[index] if images else None
+        )
+        for index in range(count)
+    ]
+    made = make_plans(composition, planner, requests, concurrency=concurrency, on_plan=on_plan)
+    plans = [with_waypoint_noise(p, sigma=noise, seed=seed) if noise > 0 else p for p in made if isinstance(p, Plan)]
+    failures = {str(index): why for index, why in enumerate(made) if isinstance(why, str)}
     if not plans:
         raise ScaffoldError(f"none of {count} plans succeeded; the first failed because: {failures['0']}")
     header = {"planner": planner.name, "seed": seed, "waypoint_noise_m": noise, "asked": count, "failures": failures}

@@ -7,7 +7,7 @@ from dataclasses import replace
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.planners.base import Check, Examples, Planner
 from scaffoldlab.planners.endpoint import Call, EndpointError, Reply
-from scaffoldlab.planners.ledger import Ledger
+from scaffoldlab.planners.ledger import Ledger, Record
 from scaffoldlab.planners.settings import VlmSettings
 from scaffoldlab.planners.vlm import VlmPlanner
 
@@ -102,6 +102,7 @@ def _recorded_settings(ledger: Ledger, models: list[str]) -> VlmSettings:
             points=pointing.points,
             image_size=pointing.image_size or settings.image_size,
             keypoint_parameters=pointing.parameters,
+            batch=max(1, *(_pictures(r) for r in ledger.records if r.kind == "keypoints")),
         )
     if trajectory := last.get("trajectory"):
         asked = str(trajectory.messages[0]["content"])
@@ -109,6 +110,12 @@ def _recorded_settings(ledger: Ledger, models: list[str]) -> VlmSettings:
             settings, trajectory_parameters=trajectory.parameters, orientation=json.dumps("roll") in asked
         )
     return settings
+
+
+def _pictures(record: Record) -> int:
+    """Pictures of a keypoint query."""
+    content = record.messages[0]["content"]
+    return sum("image_url" in part for part in content)
 
 
 def _ranges(numbers: list[int]) -> str:

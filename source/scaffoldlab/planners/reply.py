@@ -59,6 +59,10 @@ class _Point(_Strict):
     )
 
 
+class _PointOfImage(_Point):
+    image: int
+
+
 def read_trajectory(
     text: str, names: tuple[str, ...], count: int, *, orientation: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -115,27 +119,37 @@ def read_points(text: str, names: tuple[str, ...], convention: PointConvention, 
 
     def check(value: Any) -> np.ndarray:
         points = _validate(TypeAdapter(list[_Point]), _objects(value), "point")
-        found = [p.name for p in points]
-        reasons = [_missing(name, found, "The answer") for name in names if name not in found]
-        reasons += [f"{json.dumps(name)} is pointed at twice." for name in names if found.count(name) > 1]
-        if reasons:
-            raise RejectedReply(reasons)
-        raw = np.array([points[found.index(name)].point for name in names])
-        fractions = convention.fractions(raw, width, height)
-        x, y = (f"{border:g}" for border in convention.border(width, height))
-        outside = ((fractions < 0) | (fractions > 1)).any(-1)
-        if outside.any():
-            raise RejectedReply(
-                [
-                    f"The point {point.tolist()} of {json.dumps(name)} is outside the image; allowed: x in 0..{x}, "
-                    f"y in 0..{y}, written as {convention.meaning(width, height)}."
-                    for name, point, out in zip(names, raw, outside, strict=True)
-                    if out
-                ]
-            )
-        return fractions
+        return _fractions(points, names, convention, width, height)
 
     return check(_xml_points(text)) if convention.xml else _last_valid(text, check)
+
+
+def read_points_of(
+    images: int, text: str, names: tuple[str, ...], convention: PointConvention, width: int, height: int
+) -> list[np.ndarray | RejectedReply]:
+    """Reads the answer to the pointing prompt about several images of one size, as :func:`read_points` for each.
+
+    Returns:
+        For each image its points, shape (K, 2), or why it has none.
+
+    Raises:
+        RejectedReply: Not one image has points; with the reasons of the first.
+    """
+
+    def one(points: list[_PointOfImage]) -> np.ndarray | RejectedReply:
+        try:
+            return _fractions(points, names, convention, width, height)
+        except RejectedReply as error:
+            return error
+
+    def check(value: Any) -> list[np.ndarray | RejectedReply]:
+        points = _validate(TypeAdapter(list[_PointOfImage]), _objects(value), "point")
+        answers = [one([p for p in points if p.image == number]) for number in range(1, images + 1)]
+        if isinstance(answers[0], RejectedReply) and all(isinstance(a, RejectedReply) for a in answers):
+            raise RejectedReply([f"Image 1: {reason}" for reason in answers[0].reasons])
+        return answers
+
+    return _last_valid(text, check)
 
 
 def read_names(text: str) -> tuple[str, ...]:
@@ -204,6 +218,31 @@ def _last_valid[T](text: str, check: Callable[[Any], T]) -> T:
         raise max(reversed(rejected), key=lambda r: r[0])[1]
     kind = "HTML" if re.match(r"\s*<(!doctype|html)", text, re.IGNORECASE) else "no complete JSON list"
     raise RejectedReply([f"The reply is {kind}; it begins with {_short(text)}. Only JSON was asked for."])
+
+
+def _fractions(
+    points: Sequence[_Point], names: tuple[str, ...], convention: PointConvention, width: int, height: int
+) -> np.ndarray:
+    """One point for each name, as fractions of the image, shape (K, 2)."""
+    found = [p.name for p in points]
+    reasons = [_missing(name, found, "The answer") for name in names if name not in found]
+    reasons += [f"{json.dumps(name)} is pointed at twice." for name in names if found.count(name) > 1]
+    if reasons:
+        raise RejectedReply(reasons)
+    raw = np.array([points[found.index(name)].point for name in names])
+    fractions = convention.fractions(raw, width, height)
+    x, y = (f"{border:g}" for border in convention.border(width, height))
+    outside = ((fractions < 0) | (fractions > 1)).any(-1)
+    if outside.any():
+        raise RejectedReply(
+            [
+                f"The point {point.tolist()} of {json.dumps(name)} is outside the image; allowed: x in 0..{x}, "
+                f"y in 0..{y}, written as {convention.meaning(width, height)}."
+                for name, point, out in zip(names, raw, outside, strict=True)
+                if out
+            ]
+        )
+    return fractions
 
 
 def _objects(value: Any) -> list[Any]:

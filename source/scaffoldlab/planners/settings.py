@@ -27,6 +27,7 @@ class VlmSettings:
         max_wait_s: Longest wait [s]. An endpoint that asks for a longer one is given up.
         repairs: Times that a rejected reply is sent back with the reasons.
         orientation: The model also says how the hand is turned at each waypoint (beyond the paper).
+        batch: Pictures whose keypoints one request asks for at most (beyond the paper).
         votes: Answers asked for each plan; the one nearest to all others is taken (beyond the paper).
         price_in_usd: Price of a million prompt tokens [USD], None if unknown.
         price_out_usd: Price of a million answer tokens [USD], None if unknown.
@@ -47,6 +48,7 @@ class VlmSettings:
     max_wait_s: float = 120.0
     repairs: int = 1
     orientation: bool = False
+    batch: int = 1
     votes: int = 1
     price_in_usd: float | None = None
     price_out_usd: float | None = None
@@ -55,7 +57,8 @@ class VlmSettings:
 
     def __post_init__(self) -> None:
         point_convention(self.points, "")
-        least_of = {"image_size": 16, "concurrency": 1, "retries": 0, "repairs": 0, "votes": 1, "timeout_s": 0}
+        least_of = {"image_size": 16, "timeout_s": 0, "retries": 0, "repairs": 0}
+        least_of |= {"concurrency": 1, "batch": 1, "votes": 1}
         for name, least in least_of.items():
             if not getattr(self, name) >= least:
                 raise ScaffoldError(f"vlm planner: {name} is {getattr(self, name)}; allowed: {least} or more.")

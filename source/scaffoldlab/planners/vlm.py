@@ -1,8 +1,9 @@
 """The vlm planner: a vision-language model points at the keypoints, then writes how they and the hand move."""
 
 import json
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -25,9 +26,21 @@ from scaffoldlab.planners.endpoint import (
 from scaffoldlab.planners.ledger import Ledger, LedgerError
 from scaffoldlab.planners.meter import BudgetError, Meter
 from scaffoldlab.planners.points import point_convention
-from scaffoldlab.planners.reply import RESERVED_NAMES, RejectedReply, read_names, read_points, read_trajectory
+from scaffoldlab.planners.reply import (
+    RESERVED_NAMES,
+    RejectedReply,
+    read_names,
+    read_points,
+    read_points_of,
+    read_trajectory,
+)
 from scaffoldlab.planners.settings import VlmSettings
 from scaffoldlab.templates import templates
+
+log = logging.getLogger(__name__)
+
+type Located = tuple[tuple[np.ndarray, np.ndarray], list[Reply]]
+"""Pixels of the keypoints, shape (K, 2), their points in the env frame [m], shape (K, 3), and the replies."""
 
 
 class VlmPlanner(Planner):
@@ -63,10 +76,38 @@ class VlmPlanner(Planner):
             raise ScaffoldError("vlm planner: with true keypoints and given trajectories nothing is left to ask.")
         self.name, self.needs_image = name, not true_keypoints
         self._trajectories = trajectories
-        self.points = point_convention(settings.points, endpoint.model)
+        self.points, self.batch = point_convention(settings.points, endpoint.model), settings.batch
+        if self.points.xml and self.batch > 1:
+            raise ScaffoldError(
+                f"vlm planner: batch is {self.batch}, but points of the {self.points.name} convention do not say of "
+                "which picture they are; allowed: 1."
+            )
         self._model, self._settings, self._ledger = endpoint.model, settings, ledger
         self._check, self._examples = check, examples
         self._meter = Meter(endpoint, ledger, settings)
+        self._located: dict[tuple[str, int], Located] = {}
+
+    def prepare(self, requests: Sequence[PlanRequest]) -> None:
+        """Asks for the keypoints of several requests of a task at once, in one query with a picture of each.
+
+        What it does not learn here, :meth:`plan` asks for by itself.
+
+        Raises:
+            LedgerError: A call could not be recorded.
+        """
+        size = self._settings.image_size
+        seen = [(r, r.image, sent_image(r.image.rgb, size)) for r in requests if r.image is not None]
+        if not self.needs_image or len(seen) < 2 or len({sent.shape for *_, sent in seen}) > 1:
+            return
+        for sample in range(self._settings.votes):
+            try:
+                located = self._point(seen, sample)
+            except LedgerError:
+                raise
+            except ScaffoldError as error:
+                log.info("%s", error)
+            else:
+                self._located |= {(url, sample): answer for url, answer in located.items()}
 
     def plan(self, request: PlanRequest) -> Waypoints:
         """Makes the waypoints of one plan; of several votes the one that is nearest to all.
@@ -104,7 +145,7 @@ class VlmPlanner(Planner):
             image: Picture of the scene.
         """
         sent = sent_image(image.rgb, self._settings.image_size)
-        call = self._call("elicitation", task, 0, 0, prompt("elicitation", task=task), sent)
+        call = self._call("elicitation", task, 0, 0, prompt("elicitation", task=task), [sent])
         return self._query(call, read_names)[0]
 
     def locate(self, request: PlanRequest) -> np.ndarray:
@@ -127,35 +168,67 @@ class VlmPlanner(Planner):
             replies = [*replies, *trajectory]
         return replace(waypoints, pixels=pixels), replies
 
-    def _locate(self, request: PlanRequest, sample: int) -> tuple[tuple[np.ndarray, np.ndarray], list[Reply]]:
-        """Pixels of the keypoints, shape (K, 2), and their points in the env frame [m], shape (K, 3)."""
-        image = request.image
-        if image is None:
+    def _locate(self, request: PlanRequest, sample: int) -> Located:
+        """Where the model sees the keypoints, as it was learned together with others or as it says now."""
+        if request.image is None:
             raise ScaffoldError(f"{request.task}, plan {request.index}: the {self.name} planner needs an image.")
-        sent = sent_image(image.rgb, self._settings.image_size)
-        names, (height, width) = request.keypoint_names, sent.shape[:2]
+        sent = sent_image(request.image.rgb, self._settings.image_size)
+        url = image_url(sent)
+        return self._located.get((url, sample)) or self._point([(request, request.image, sent)], sample)[url]
 
-        def read(text: str) -> tuple[np.ndarray, np.ndarray]:
-            fractions = read_points(text, names, self.points, width, height)
-            pixels = fractions * (image.camera.width, image.camera.height)
-            located_e, reasons = [], []
-            for name, pixel in zip(names, pixels, strict=True):
+    def _point(self, seen: Sequence[tuple[PlanRequest, RgbdImage, np.ndarray]], sample: int) -> dict[str, Located]:
+        """Asks for the keypoints of a task in one or several pictures of one size; at least one answer, by URL."""
+        (request, _, sent), *_ = seen
+        names, count, (height, width) = request.keypoint_names, len(seen), sent.shape[:2]
+
+        def read(text: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+            located, reasons = {}, []
+            answers = (
+                [read_points(text, names, self.points, width, height)]
+                if count == 1
+                else read_points_of(count, text, names, self.points, width, height)
+            )
+            for number, ((request, image, sent), answer) in enumerate(zip(seen, answers, strict=True), 1):
                 try:
-                    located_e.append(image.lift(pixel[None])[0])
-                except ScaffoldError as error:
-                    reasons.append(f"{json.dumps(name)} cannot be located in depth: {error}")
-            if reasons:
+                    located[image_url(sent)] = self._lifted(request, image, answer)
+                except RejectedReply as error:
+                    reasons += [f"Image {number}: {r}" if count > 1 else r for r in error.reasons]
+            if not located:
                 raise RejectedReply(reasons)
-            given = self._given(request, np.stack(located_e))
-            if given is not None:  # where the model points decides whether they are a plan
-                self._judge(request, given)
-            return pixels, np.stack(located_e)
+            return located
 
         text = prompt(
-            "pointing", instruction=request.instruction, names=names, points=self.points, width=width, height=height
+            "pointing",
+            instruction=request.instruction,
+            names=names,
+            points=self.points,
+            width=width,
+            height=height,
+            images=count,
         )
-        call = self._call("keypoints", request.task, request.seed, request.index, text, sent)
-        return self._query(replace(call, sample=sample), read)
+        call = self._call("keypoints", request.task, request.seed, request.index, text, [sent for *_, sent in seen])
+        located, replies = self._query(replace(call, sample=sample), read)
+        return {url: (points, [reply.share(len(located)) for reply in replies]) for url, points in located.items()}
+
+    def _lifted(
+        self, request: PlanRequest, image: RgbdImage, answer: np.ndarray | RejectedReply
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels [px], shape (K, 2), and points in the env frame [m], shape (K, 3), of fractions of a picture."""
+        if isinstance(answer, RejectedReply):
+            raise answer
+        pixels = answer * (image.camera.width, image.camera.height)
+        located_e, reasons = [], []
+        for name, pixel in zip(request.keypoint_names, pixels, strict=True):
+            try:
+                located_e.append(image.lift(pixel[None])[0])
+            except ScaffoldError as error:
+                reasons.append(f"{json.dumps(name)} cannot be located in depth: {error}")
+        if reasons:
+            raise RejectedReply(reasons)
+        given = self._given(request, np.stack(located_e))
+        if given is not None:  # where the model points decides whether they are a plan
+            self._judge(request, given)
+        return pixels, np.stack(located_e)
 
     def _move(self, request: PlanRequest, located_e: np.ndarray, sample: int) -> tuple[Waypoints, list[Reply]]:
         """Waypoints of the keypoints and the hand, without provenance."""
@@ -205,10 +278,10 @@ class VlmPlanner(Planner):
             raise RejectedReply(reasons)
 
     def _call(
-        self, kind: QueryKind, task: str, seed: int, index: int, text: str, image: np.ndarray | None = None
+        self, kind: QueryKind, task: str, seed: int, index: int, text: str, images: Sequence[np.ndarray] = ()
     ) -> Call:
-        images = {} if image is None else {image_url(image): image}
-        pictures = [{"type": "image_url", "image_url": {"url": url}} for url in images]
+        urls = [image_url(image) for image in images]
+        pictures = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
         settings = self._settings
         return Call(
             kind=kind,
@@ -217,8 +290,8 @@ class VlmPlanner(Planner):
             index=index,
             model=self._model,
             parameters=settings.trajectory_parameters if kind == "trajectory" else settings.keypoint_parameters,
-            messages=({"role": "user", "content": [*pictures, {"type": "text", "text": text}] if images else text},),
-            images=images,
+            messages=({"role": "user", "content": [*pictures, {"type": "text", "text": text}] if urls else text},),
+            images=dict(zip(urls, images, strict=True)),
             points=self.points.name if kind == "keypoints" else None,
         )
 
@@ -313,7 +386,8 @@ def vlm_planner(
 
 def prompt(name: str, **values: Any) -> str:
     """Renders one of the prompts: elicitation, pointing, trajectory or repair."""
-    return _prompts().get_template(f"{name}.j2").render({"orientation": False, "feedback": ""} | values).strip()
+    usual = {"orientation": False, "feedback": "", "images": 1}
+    return _prompts().get_template(f"{name}.j2").render(usual | values).strip()
 
 
 @cache
