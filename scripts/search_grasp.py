@@ -5,7 +5,8 @@
 Every candidate follows the oracle's plan with random wrist offsets and closes its fingers at the grasp stage; its
 score is the share of trials that succeed, plus a little for how well the keypoints follow their plan, less what the
 open hand has moved them by then, and with ``--push`` less how far contacts push the hand off its plan. The fingers bend
-alike unless ``--each``; the open hand stays as it is, the thumb's root aside, unless ``--open``.
+alike unless ``--each``; the open hand stays as it is, the thumb's root aside, unless ``--open``. With ``--neutral``
+nothing of a posture that the task has already enters the search, but the hand's roll and pitch.
 """
 
 import argparse
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=64)
     parser.add_argument("--trials", type=int, default=4)
     parser.add_argument("--noise", type=float, default=0.5, help="largest standard deviation of the wrist action")
+    parser.add_argument("--neutral", action="store_true", help="begin with a half-closed hand, not with the task's own")
     parser.add_argument("--pitch", type=float, default=None, help="first guess of the hand pitch [deg]")
     parser.add_argument("--roll", action="store_true", help="search the hand roll as well")
     parser.add_argument("--each", action="store_true", help="bend each finger by itself")
@@ -49,7 +51,10 @@ def main() -> None:
     rng = np.random.default_rng(args.seed)
     torch.manual_seed(args.seed)
     composition = load_task(args.task)
-    guess, limits = _first_guess(composition, args.pitch), _limits(composition)
+    limits = _limits(composition)
+    guess = _first_guess(composition, args.pitch)
+    if args.neutral:
+        guess[CENTER:] = _neutral(limits)
     directions, spread = _directions(roll=args.roll, each=args.each, opened=args.open)
     mean = np.zeros(len(directions))
     with open_env(
@@ -152,6 +157,13 @@ def _first_guess(composition, pitch: float | None) -> np.ndarray:
     degrees = [np.mean(hand.roll_deg), np.mean(hand.pitch_deg) if pitch is None else pitch]
     postures = [a for posture in (grasp.open, grasp.close) for f in composition.robot.fingers for a in posture[f]]
     return np.array([*np.radians(degrees), *grasp.center, *postures])
+
+
+def _neutral(limits: np.ndarray) -> np.ndarray:
+    """Grasp centre before the palm, straight fingers and half-bent ones that do not spread, shape (35,)."""
+    bent = limits[1, CLOSE:] / 2
+    bent[:THUMB:4] = 0
+    return np.concatenate([(0.03, 0, 0.09), np.clip(0, *limits[:, OPEN:CLOSE]), bent])
 
 
 def _as_yaml(composition, found: np.ndarray) -> dict:
