@@ -61,6 +61,9 @@ def test_experiment_plans_trains_imitates_evaluates_and_writes_its_tables(out):
     table = (out / "small/table.md").read_text()
     assert f"| {TEACHER} | 100 ± 0 (100, 100) | 100 | - |" in table and f"| {PUPIL} | 100 ± 0 " in table
     assert {path.name for path in (out / "small").iterdir()} == {"table.md", "table.csv", "plot.png", "failures.html"}
+    assert len(made(out, "evaluate-*/index.html")) == 2 and not made(
+        out, "evaluate-*/*.mp4"
+    )  # a smoke test films nothing
     (policy,) = made(out, "imitate-*/policy.pt")
     measured = [json.loads(path.read_text()) for path in made(out, "evaluate-*/metrics.json")]
     (pupil,) = (m for m in measured if m["checkpoint"] == str(policy))

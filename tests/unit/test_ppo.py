@@ -1,14 +1,16 @@
 """The deterministic output of a Gaussian policy whose actions the env clips."""
 
 import numpy as np
+import pytest
 import torch
-from scipy.stats import norm
+from scipy.stats import multivariate_normal, norm
 
+from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.tasks.ppo import ClippedGaussian
 
 
-def make(std: float) -> ClippedGaussian:
-    return ClippedGaussian(7, init_std=std)
+def make(std: float, actions: int = 7, **options: float) -> ClippedGaussian:
+    return ClippedGaussian(actions, init_std=std, **options)
 
 
 def test_deterministic_output_is_the_mean_of_many_clipped_samples():
@@ -37,3 +39,47 @@ def test_exported_module_gives_the_same_also_as_torchscript():
     module, expected = distribution.as_deterministic_output_module(), distribution.deterministic_output(mean).detach()
     for exported in (module, torch.jit.script(module)):
         torch.testing.assert_close(exported(mean), expected)
+
+
+# --- fingers that explore together ----------------------------------------------------------------------------------
+
+
+def test_correlated_fingers_move_together_and_the_wrist_does_not():
+    torch.manual_seed(0)
+    gaussian = make(0.5, 10, finger_correlation=0.8)
+    gaussian.update(torch.arange(10.0).expand(200_000, 10))
+    samples = gaussian.sample().numpy()
+    np.testing.assert_allclose(samples.mean(0), np.arange(10), atol=0.01)
+    expected = np.eye(10)
+    expected[6:, 6:] = 0.8 + 0.2 * np.eye(4)
+    np.testing.assert_allclose(np.corrcoef(samples.T), expected, atol=0.01)
+    np.testing.assert_allclose(samples.std(0), 0.5, atol=0.005)
+
+
+def test_density_entropy_and_divergence_of_correlated_fingers_are_scipys():
+    gaussian, mean = make(0.5, 10, finger_correlation=0.8), torch.linspace(-1, 1, 10)[None]
+    gaussian.update(mean)
+    correlation = np.eye(10)
+    correlation[6:, 6:] = 0.8 + 0.2 * np.eye(4)
+    joint = multivariate_normal(mean[0].numpy(), 0.25 * correlation)
+    action = torch.randn(5, 10)
+    np.testing.assert_allclose(gaussian.log_prob(action).detach(), joint.logpdf(action.numpy()), rtol=1e-4)
+    np.testing.assert_allclose(gaussian.entropy.detach(), joint.entropy(), rtol=1e-5)
+    # KL of two that differ in their means only: half of the squared Mahalanobis distance.
+    offset = torch.full((1, 10), 0.1)
+    got = gaussian.kl_divergence((mean, gaussian.std), (mean + offset, gaussian.std))
+    d = offset[0].numpy()
+    np.testing.assert_allclose(got.detach(), 0.5 * d @ np.linalg.solve(0.25 * correlation, d), rtol=1e-4)
+
+
+def test_correlation_is_no_part_of_a_checkpoint_and_none_changes_nothing():
+    plain, tied = make(0.5, 10), make(0.5, 10, finger_correlation=0.8)
+    assert plain.state_dict().keys() == tied.state_dict().keys()
+    mean = torch.zeros(3, 10)
+    plain.update(mean)
+    action = torch.randn(3, 10)
+    np.testing.assert_allclose(
+        plain.log_prob(action).detach(), norm(scale=0.5).logpdf(action.numpy()).sum(-1), rtol=1e-5
+    )
+    with pytest.raises(ScaffoldError, match="finger_correlation is 1.0; allowed: 0 or more, and below 1"):
+        make(0.5, finger_correlation=1.0)

@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--perturb", default="", metavar="NAME=VALUE,...", help="errors of --replan perturbed")
     parser.add_argument("--replan-error", type=float, default=None, help="tracking error that counts as failing [m]")
     parser.add_argument("--replan-steps", type=int, default=20, help="control steps in a row that it lasts")
+    parser.add_argument("--no-film", action="store_true", help="leave the video and the pictures out of the report")
     parser.add_argument("--out", type=Path, default=Path("outputs/evaluation"), help="folder of the report")
     add_vlm(parser)
     parser.add_argument("--ledger", type=Path, default=None, help="file of recorded calls; by default in --out")
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
     if args.episodes is not None:
         library = first_plans(library, args.episodes)
     with quiet(args.out / "console.log") as console:
-        metrics = evaluate(name, checkpoint, library, args, console, replanner)
+        metrics = evaluate(name, checkpoint, library, args, console, replanner, filmed=not args.no_film)
         console.print(headline(metrics), highlight=False)
         if replanner and (failures := replanner.failures):
             console.print(
@@ -90,7 +91,9 @@ def _replanner(args: argparse.Namespace, composition: "Composition") -> "Replann
     return Replanner(planner, error=args.replan_error, steps=args.replan_steps, concurrency=args.concurrency)
 
 
-def evaluate(name, checkpoint: Path, library, args: argparse.Namespace, console, replanner=None) -> dict:
+def evaluate(
+    name, checkpoint: Path, library, args: argparse.Namespace, console, replanner=None, *, filmed=True
+) -> dict:
     """Runs an evaluation with progress bars and returns its metrics."""
     from scaffoldlab.evaluation.evaluate import Evaluation
     from scaffoldlab.tasks.simulation import with_default_presets
@@ -101,7 +104,7 @@ def evaluate(name, checkpoint: Path, library, args: argparse.Namespace, console,
         task=name, checkpoint=checkpoint, plans=library, trials=args.trials, seed=args.seed, device=args.device,
         overrides=with_default_presets(args.overrides, args.device), folder=args.out,
         training=json.loads(state.read_text())["curve"] if state.is_file() else [],
-        replanner=replanner,
+        replanner=replanner, filmed=filmed,
     )  # fmt: skip
     with progress_bar(console) as bar:
         jobs: dict = {}

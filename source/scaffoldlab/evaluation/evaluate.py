@@ -58,6 +58,7 @@ class Evaluation:
         folder: Where the report goes.
         training: The learning curve, if known.
         replanner: Runs the deterministic policy once more, with this one planning again in the middle of episodes.
+        filmed: The report has a video and pictures of plans, for which some episodes are run again with cameras.
     """
 
     task: str
@@ -70,6 +71,7 @@ class Evaluation:
     folder: Path
     training: list[dict[str, Any]] = field(default_factory=list)
     replanner: Replanner | None = None
+    filmed: bool = True
 
     def run(self, progress: Callable[[str, int, int], None] | None = None) -> dict[str, Any]:
         """Runs all episodes, films some, writes the report and returns its metrics.
@@ -92,7 +94,9 @@ class Evaluation:
                 policy, started = self._policies(env)["deterministic"], time.monotonic()
                 episodes += self._replanned(env, policy, lambda done, total: say("replanned", done, total))
                 seconds += time.monotonic() - started
-        video, pictures = self.film(episodes[0], lambda done, total: say("film", done, total))
+        video, pictures = None, None
+        if self.filmed:
+            video, pictures = self.film(episodes[0], lambda done, total: say("film", done, total))
         metrics = {
             "task": self.task,
             "instruction": load_task(self.task).task.instruction,

@@ -157,11 +157,11 @@ class Protocol(Strict):
     """Training time at most, where the experiment says nothing or may say nothing [min]."""
     minutes_by_task: bool = False
     """Whether the experiment may say otherwise."""
-    options: dict[str, dict[str, int]] = {}
+    options: dict[str, dict[str, int | bool]] = {}
     """Further options of single commands, without the dashes."""
 
 
-SMOKE_OPTIONS = {"train": {"num-envs": 16, "iterations": 3}, "imitate": {"steps": 50}}
+SMOKE_OPTIONS = {"train": {"num-envs": 16, "iterations": 3}, "imitate": {"steps": 50}, "evaluate": {"no-film": True}}
 PROTOCOLS = {
     "paper": Protocol(plans=100, states=100, trials=20, seeds=(0, 1, 2), minutes=240.0),
     "quick": Protocol(plans=100, states=100, trials=1, seeds=(0,), minutes=10.0, minutes_by_task=True),
