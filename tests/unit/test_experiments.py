@@ -253,7 +253,7 @@ def test_whoever_plans_again_has_the_options_of_the_row_s_plans(tmp_path, monkey
     for who in ("scripted", "perturbed", "vlm"):
         rows = [{"name": "again", "replan": who, "test_plans": plans}]
         words = cells(experiment(tasks=["move_apple"], rows=rows, paper={}), SMALL)[0].evaluation.command(tmp_path)
-        said[who] = words[words.index("--replan") : words.index("--out")]
+        said[who] = words[words.index("--replan") : words.index("--no-film")]
     assert said["scripted"] == ["--replan", "scripted", "--orientation"]
     assert said["perturbed"] == ["--replan", "perturbed", "--orientation", "--votes", "3"]
     assert said["vlm"] == ["--replan", "vlm", "--orientation", "--votes", "3", "--model", "a-model"]
