@@ -33,7 +33,7 @@ def state_of(folder: Path) -> dict:
 def run(tmp_path_factory) -> Path:
     """A run of Open Drawer under noise that was killed after its first checkpoint, interrupted after the next."""
     folder = tmp_path_factory.mktemp("training") / "run"
-    train = scaffoldlab("train", *DRAWER, "--minutes", 3, "--out", folder)
+    train = scaffoldlab("train", *DRAWER, "--minutes", 10, "--out", folder)
     endless = [*train, "--target", "1.1"]  # 100 % on the validation states may come before it is stopped
     killed = _stop(endless, signal.SIGKILL, folder, iteration=15)
     interrupted = _stop(endless, signal.SIGINT, folder, iteration=30)
@@ -50,7 +50,7 @@ def _stop(command: list[str], sign: signal.Signals, folder: Path, *, iteration: 
     # What starts the tests may have told its children to ignore Ctrl-C.
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, preexec_fn=heed) as process:
-        end = time.monotonic() + 120
+        end = time.monotonic() + 300
         while not (folder / "training.json").is_file() or state_of(folder)["iteration"] < iteration:
             assert process.poll() is None and time.monotonic() < end
             time.sleep(0.05)
