@@ -60,7 +60,7 @@ class Waypoints:
         hand_e: Hand-point waypoints, shape (n, 3).
         located_e: Where the planner saw the keypoints at the start, shape (K, 3).
         wrist_rpy: Roll, pitch, yaw of the hand [rad], shape (n, 3), or None when it keeps its orientation.
-        pixels: The same in the image [px], shape (K, 2) as (u, v), or None when it saw none.
+        pixels: ``located_e`` in the image [px], shape (K, 2) as (u, v), or None when it saw none.
         keypoints: The bodies and points that it attached them to, or None when it does not say.
         source: Provenance to keep with the plan: planner, model, ledger ids, attempts, ...
     """

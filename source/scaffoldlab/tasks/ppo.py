@@ -1,4 +1,5 @@
-"""What the small network needs of rsl_rl's PPO: a ceiling for the learning rate, the mean of clipped actions."""
+"""What the small network needs of rsl_rl's PPO: a ceiling for the learning rate, the mean of clipped actions, fingers
+that explore together."""
 
 import math
 from typing import Any
