@@ -6,7 +6,8 @@ Every candidate follows the oracle's plan with random wrist offsets and closes i
 score is the share of trials that succeed, plus a little for how well the keypoints follow their plan, less what the
 open hand has moved them by then, and with ``--push`` less how far contacts push the hand off its plan. The fingers bend
 alike unless ``--each``; the open hand stays as it is, the thumb's root aside, unless ``--open``. With ``--neutral``
-nothing of a posture that the task has already enters the search, but the hand's roll and pitch.
+nothing of a posture that the task has already enters the search, but the hand's roll and pitch. Overrides of the env
+come last, e.g. ``physics=newton_mjwarp``; a posture has to hold on the other engine too.
 """
 
 import argparse
