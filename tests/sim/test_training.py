@@ -51,7 +51,7 @@ def _stop(command: list[str], sign: signal.Signals, folder: Path, *, iteration: 
     # What starts the tests may have told its children to ignore Ctrl-C.
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, preexec_fn=heed) as process:
-        end = time.monotonic() + 300
+        end = time.monotonic() + 120
         while not (folder / "training.json").is_file() or state_of(folder)["iteration"] < iteration:
             assert process.poll() is None and time.monotonic() < end
             time.sleep(0.05)
