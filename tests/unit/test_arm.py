@@ -19,7 +19,8 @@ NAMES = [f"arm_{n}" for n in range(1, 8)]
 LIMITS = np.radians([170, 120, 170, 120, 170, 120, 175])
 DH = list(zip((0.36, 0, 0.42, 0, 0.40, 0, 0.126), np.radians((-90, 90, 90, -90, -90, 90, 0)), strict=True))
 """d [m] and alpha of the LBR iiwa 14 R820 (a = 0), as in the literature on its inverse kinematics."""
-BASE, CENTER = np.array([-0.85, 0, 0.75]), np.array([0.0431, -0.0163, 0.0155])
+APPLE = load_task("move_apple").task
+BASE, CENTER = np.array([-0.85, 0, 0.75]), np.array(APPLE.grasp.center)
 
 
 def dh_chain(q: np.ndarray) -> np.ndarray:
@@ -198,7 +199,7 @@ def test_every_initial_hand_pose_of_move_apple_is_reached(hand):
     rng = np.random.default_rng(3)
     corners = np.array(np.meshgrid([-0.15, 0.05], [0.05, 0.25], [1.10, 1.25])).reshape(3, -1).T
     points = np.r_[corners, rng.uniform(corners.min(0), corners.max(0), (64, 3))]
-    rpy = np.c_[np.zeros(72), np.full(72, np.radians(2.4)), np.radians(rng.uniform(-22.5, 22.5, 72))]
+    rpy = np.c_[np.zeros(72), np.full(72, np.radians(np.mean(APPLE.initial_state.hand.pitch_deg))), np.radians(rng.uniform(-22.5, 22.5, 72))]
     q = hand.start(torch.tensor(np.c_[points, rpy], dtype=torch.float32)).numpy()
     assert q.shape == (72, 23) and (np.abs(q[:, :7]) <= LIMITS + 1e-6).all()
     for row, point, angles in zip(q, points, rpy, strict=True):
