@@ -199,7 +199,11 @@ def test_every_initial_hand_pose_of_move_apple_is_reached(hand):
     rng = np.random.default_rng(3)
     corners = np.array(np.meshgrid([-0.15, 0.05], [0.05, 0.25], [1.10, 1.25])).reshape(3, -1).T
     points = np.r_[corners, rng.uniform(corners.min(0), corners.max(0), (64, 3))]
-    rpy = np.c_[np.zeros(72), np.full(72, np.radians(np.mean(APPLE.initial_state.hand.pitch_deg))), np.radians(rng.uniform(-22.5, 22.5, 72))]
+    rpy = np.c_[
+        np.zeros(72),
+        np.full(72, np.radians(np.mean(APPLE.initial_state.hand.pitch_deg))),
+        np.radians(rng.uniform(-22.5, 22.5, 72)),
+    ]
     q = hand.start(torch.tensor(np.c_[points, rpy], dtype=torch.float32)).numpy()
     assert q.shape == (72, 23) and (np.abs(q[:, :7]) <= LIMITS + 1e-6).all()
     for row, point, angles in zip(q, points, rpy, strict=True):
