@@ -19,7 +19,7 @@ NAMES = [f"arm_{n}" for n in range(1, 8)]
 LIMITS = np.radians([170, 120, 170, 120, 170, 120, 175])
 DH = list(zip((0.36, 0, 0.42, 0, 0.40, 0, 0.126), np.radians((-90, 90, 90, -90, -90, 90, 0)), strict=True))
 """d [m] and alpha of the LBR iiwa 14 R820 (a = 0), as in the literature on its inverse kinematics."""
-APPLE = load_task("move_apple").task
+APPLE = load_task("move_apple_arm").task
 BASE, CENTER = np.array([-0.85, 0, 0.75]), np.array(APPLE.grasp.center)
 
 
