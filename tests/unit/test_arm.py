@@ -221,6 +221,15 @@ def test_arm_stands_where_it_reaches_every_hand_pose_of_the_real_robot_s_tasks(t
     RobotHand(composition).prepare(torch.tensor(np.array(states), dtype=torch.float32))
 
 
+@pytest.mark.parametrize("task", ["move_apple_arm", "place_bottle_arm", "slide_box_arm", "hammer_three_times_arm"])
+def test_objects_start_where_they_do_without_the_arm(task):
+    """Only the hand may start elsewhere; a file with an ``initial_state`` of its own has to name the objects again."""
+    own = load_task(task).task
+    base = load_task(own.extends).task
+    assert own.initial_state.objects == base.initial_state.objects
+    assert own.initial_state.joints == base.initial_state.joints
+
+
 def test_prepared_postures_are_found_again_and_others_searched(hand):
     wrist = torch.tensor([[-0.1, 0.1, 1.15, 0, 0, 0.1], [0.0, 0.2, 1.2, 0, 0, -0.1]])
     hand.prepare(wrist)
