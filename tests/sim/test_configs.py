@@ -7,6 +7,7 @@ from conftest import ROOT
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.experiments.models import list_experiments, load_experiment
 from scaffoldlab.specs.models import load_task
+from scaffoldlab.tasks import configs
 from scaffoldlab.tasks.simulation import make_cfg, physics_name, with_default_presets
 
 TASKS = ("move_apple", "open_drawer")
@@ -158,6 +159,43 @@ def test_term_parameters_that_are_left_at_their_default_can_be_set():
     assert cfg.rewards.fingertip_contact.params["minimum_force"] == 0.5
 
 
+def test_settings_of_a_task_for_a_cpu_are_those_of_its_preset_and_of_no_other():
+    def of(*overrides):
+        cfg, agent = cfg_of("close_scissors", *overrides), agent_of("close_scissors", "rsl_rl", *overrides)
+        fingers = agent["actor"]["distribution_cfg"].get("finger_correlation")
+        annealed = cfg.curriculum.threshold.params["final_fraction"]
+        return cfg.commands.plan.threshold, cfg.rewards.fingertip_contact.weight, annealed, fingers
+
+    assert of("presets=cpu") == of("presets=cpu,randomized") == (0.06, 0.1, 1.0, 0.9)
+    assert of("presets=paper") == (0.03, 1.0, 0.5, None)
+    assert of("presets=cpu", "env.commands.plan.threshold=0.04")[0] == 0.04
+    assert cfg_of("move_apple", "presets=cpu").curriculum.threshold.params["final_fraction"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        (
+            "env.commands.plan.treshold",
+            "cpu.settings: env.commands.plan.treshold: unknown field 'treshold'. Did you mean",
+        ),
+        ("agent.actor.std", "unknown field 'std'"),
+        ("env.scene.num_envs.paper", "leads through presets"),
+    ],
+)
+def test_settings_of_a_task_for_a_cpu_name_fields_that_exist(write_task, path, words):
+    write_task("mine", lambda data: data.update(cpu={"settings": {path: 1.0}}))
+    make = configs.env_mine if path.startswith("env") else configs.rsl_rl_mine
+    with pytest.raises(ScaffoldError, match=words):
+        make()
+
+
+def test_paper_preset_lets_a_longer_episode_end(write_task):
+    write_task("long", lambda data: data.update(episode_steps=400))
+    cfg = configs.env_long()
+    assert cfg.commands.plan.steps.paper == 400 and cfg.episode_length_s.paper == pytest.approx(400 / 60)
+
+
 def test_fields_of_a_preset_can_be_set_beside_it():
     overrides = ("physics=newton_mjwarp", "env.sim.physics.solver_cfg.nconmax=7")
     assert cfg_of("move_apple", *overrides).sim.physics.solver_cfg.nconmax == 7
@@ -180,11 +218,8 @@ def test_policies_are_tested_with_the_network_they_were_trained_with(name, devic
         named = [o for o in with_default_presets(overrides, device) if o.startswith("presets=")]
         return {"cpu", "paper"} & {preset for o in named for preset in o.removeprefix("presets=").split(",")}
 
-    experiment = load_experiment(name)
-    for row in experiment.rows:
-        for task in experiment.tasks:
-            trained, tested = (network(experiment.overrides(row, task, test=test)) for test in (False, True))
-            assert trained == tested, row.name
+    for row in load_experiment(name).rows:
+        assert network(row.overrides_in("training")) == network(row.overrides_in("test")), row.name
 
 
 def test_randomization_takes_the_network_of_the_other_presets():

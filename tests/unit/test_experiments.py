@@ -88,6 +88,8 @@ def test_unknown_experiment_is_told_the_nearest():
     [
         ({"rows": [{"name": "a"}, {"name": "a"}]}, "two rows have the same name"),
         ({"paper": {"theirs": {"mean": 1}}}, r"no row is called \['theirs'\]"),
+        ({"paper": {"ours": {"move_aple": 1}}}, r"'paper' has numbers of \['move_aple'\]; allowed: .*'mean'"),
+        ({"axis": "waypoints"}, r"begins with its number; got \['ours', 'recorded'\]"),
         ({"rows": [{"name": "a", "policy": "diffusion"}]}, "needs 'teacher' and 'demonstrations'"),
         ({"rows": [{"name": "a", "plans": {"noise": -1}}]}, "greater than or equal to 0"),
         ({"rows": [{"name": "a", "plans": {"refined": 1}}]}, "'refined' is for planner 'vlm'"),
@@ -147,7 +149,9 @@ def test_task_that_was_edited_is_another_artefact(write_task):
     def artefacts(change=lambda data: None):
         write_task("mine", change)
         load_task.cache_clear()
-        return {a.kind: a.digest for a in plan_of_work(cells(experiment(tasks=["mine"]), SMALL)[:1], Path("none"))}
+        return {
+            a.kind: a.digest for a in plan_of_work(cells(experiment(tasks=["mine"], paper={}), SMALL)[:1], Path("none"))
+        }
 
     before = artefacts()
     assert before == artefacts()
@@ -264,7 +268,11 @@ def test_state_without_a_plan_is_a_failure(tmp_path):
     result = run_grid(grid, tmp_path, run=Maker())
     assert "| move_apple | 60 ± 10 | 20 | 50 | 1.5 |" in markdown(spec, "smoke", SMALL, result)
     result.metrics["move_apple", "ours", 0] |= {"states_without_plan": 2}  # of 10
-    assert "| move_apple | 48 ± 8 | 16 | 40 | 1.5 |" in markdown(spec, "smoke", SMALL, result)
+    text = markdown(spec, "smoke", SMALL, result)
+    assert "| move_apple | 48 ± 8 | 16 | 40 | 1.5 |" in text
+    # The 10 episodes of the stand-in's metrics, and these 2.
+    assert "success 50 %, keypoint wrong 8 %, tracking lost 25 %, tracked but failed 0 %, no plan 17 %" in text
+    assert "no plan: 17 %" in sankey(spec, result) and "keypoints right: 75 %" in sankey(spec, result)
 
 
 def test_votes_and_check_are_inputs_of_the_plans():
@@ -298,13 +306,6 @@ def test_policy_of_two_tests_is_trained_once():
     here, there = cells(experiment(rows=rows, paper={}, tasks=["move_apple"]), SMALL)
     assert there.evaluation.overrides == ("physics=newton_mjwarp",) and here.evaluation.overrides == ()
     assert here.evaluation.options["checkpoint"] == there.evaluation.options["checkpoint"]
-
-
-def test_single_tasks_have_overrides_of_their_own_in_training_and_test():
-    rows = [{"name": "ours", "overrides": ["a=1"], "task_overrides": {"open_drawer": ["b=2"]}}]
-    apple, drawer = cells(experiment(rows=rows, paper={}), SMALL)
-    assert apple.evaluation.overrides == ("a=1",) and drawer.evaluation.overrides == ("a=1", "b=2")
-    assert drawer.evaluation.options["checkpoint"].overrides == ("a=1", "b=2")
 
 
 def test_failure_costs_its_cells_and_no_other_and_is_tried_again(tmp_path):
@@ -345,6 +346,19 @@ def test_jobs_run_side_by_side_and_an_artefact_never_twice(tmp_path):
     maker = Maker()
     run_grid(cells(experiment(), PROTOCOLS["paper"]), tmp_path, run=maker, jobs=8)
     assert len({a.digest for a in maker.made}) == len(maker.made) == 8 + 2 * 3 + 4 * 3
+
+
+def test_two_grids_at_a_time_make_an_artefact_once(tmp_path):
+    class Slow(Maker):
+        def __call__(self, artefact, root):
+            time.sleep(0.05)
+            super().__call__(artefact, root)
+
+    maker, grid = Slow(), cells(experiment(), SMALL)
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda _: run_grid(grid, tmp_path, run=maker), range(2)))
+    assert all(len(result.metrics) == len(grid) for result in results)
+    assert len({a.digest for a in maker.made}) == len(maker.made)
 
 
 def test_job_gets_the_gpu_that_has_become_free(tmp_path):
@@ -433,23 +447,25 @@ def test_table_shows_the_baselines_and_the_papers_numbers(result):
 
 
 def test_one_row_is_told_task_by_task_with_its_training(tmp_path):
-    spec = experiment(rows=[{"name": "ours"}], minutes={"open_drawer": 20})
+    spec = experiment(rows=[{"name": "ours"}], tasks=["move_apple", "hammer", "close_pliers"])
     made = run_grid(cells(spec, PROTOCOLS["quick"]), tmp_path, run=Maker())
     text = markdown(spec, "quick", PROTOCOLS["quick"], made)
     assert "| move_apple | 60 ± 10 | 20 | 50 | 1.5 | 90 |" in text
-    assert "| open_drawer | 60 ± 10 | 20 | 50 | 1.5 | - |" in text
-    assert "10 minutes (20 for open_drawer) of training" in text
+    assert "| hammer | 60 ± 10 | 20 | 50 | 1.5 | - |" in text
+    assert "10 minutes (20 (hammer, close_pliers)) of training" in text
+    assert "- on a CPU `env.curriculum.threshold.params.final_fraction=1` (hammer)" in text
+    assert "`env.rewards.task_success.weight=2`, " in text
 
 
 def test_table_says_how_long_the_episodes_of_its_tasks_are(result):
     spec = experiment(tasks=["move_apple", "move_bottle", "hammer"])
     text = markdown(spec, "paper", PROTOCOLS["paper"], result)
-    assert "- T = 200 (move_apple); 240 (move_bottle); 300 (hammer) control steps; the paper's is 300" in text
+    assert "- on a CPU T = 200 (move_apple); 240 (move_bottle); 300 (hammer) control steps; the paper's is 300" in text
 
 
-def test_experiment_says_how_long_a_task_trains_where_the_protocol_lets_it():
+def test_task_says_how_long_it_trains_where_the_protocol_lets_it():
     def minutes(protocol):
-        grid = cells(experiment(minutes={"open_drawer": 20}), PROTOCOLS[protocol])
+        grid = cells(experiment(tasks=["move_apple", "hammer"], paper={}), PROTOCOLS[protocol])
         return [cell.evaluation.options["checkpoint"].options["minutes"] for cell in grid if cell.row == "ours"]
 
     assert minutes("quick") == [10, 20] and minutes("smoke") == [0.05, 0.05]
@@ -461,9 +477,23 @@ def test_what_failed_stays_in_the_table_with_its_reason(tmp_path):
     text = markdown(experiment(), "smoke", SMALL, result)
     assert "| ours | 60 ± 10 (20, 50); paper 90 | failed | 60 (1 tasks) | 72 |" in text
     assert "Not measured:\n\n- no train" in text
-    assert "over all cells: success 60 %, keypoint wrong 10 %, tracking lost 30 %, tracked but failed 0 %. The" in text
+    assert "over all cells: success 60 %, keypoint wrong 10 %, tracking lost 30 %, tracked but failed 0 %, no" in text
     rows = list(csv.DictReader(io.StringIO(as_csv(experiment(), result))))
     assert [row["success"] for row in rows] == ["60.0", "", "60.0", ""] and rows[1]["failed"] == "no train"
+
+
+def test_cell_says_how_many_of_its_seeds_were_measured(tmp_path):
+    broken = Maker(lambda a: a.kind == "train" and a.options["seed"] == 2)
+    spec = experiment(rows=[{"name": "ours"}], tasks=["move_apple"], paper={})
+    result = run_grid(cells(spec, PROTOCOLS["paper"]), tmp_path, run=broken)
+    assert "| move_apple | 65 ± 5 [2 of 3 seeds] |" in markdown(spec, "paper", PROTOCOLS["paper"], result)
+
+
+def test_table_names_every_engine_that_it_was_measured_on(result):
+    result.metrics["move_apple", "ours", 0] |= {"physics": "newton_mjwarp"}
+    assert "of training, newton_mjwarp on cpu and ovphysx on cpu." in markdown(
+        experiment(), "paper", PROTOCOLS["paper"], result
+    )
 
 
 def test_one_reason_of_many_artefacts_is_told_once():

@@ -6,15 +6,16 @@ what was cut off is made again or, for a training, taken up where it stopped.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -169,15 +170,12 @@ def run_grid(
         run: Makes an artefact; by default a process of its own.
         on_done: Called with a line about each artefact that was made or failed.
     """
-    grid, locks, failures = list(grid), {}, {}
-    guard = threading.Lock()
+    grid, failures = list(grid), {}
 
     def make(artefact: Artefact) -> None:
         for needed in artefact.needs:
             make(needed)
-        with guard:
-            lock = locks.setdefault(artefact.digest, threading.Lock())
-        with lock:
+        with _alone_in(artefact.folder(root)):
             if artefact.digest in failures:
                 raise failures[artefact.digest]
             if artefact.file(root) is not None:
@@ -186,7 +184,10 @@ def run_grid(
                 (run or run_process)(artefact, root)
                 write_atomic(artefact.folder(root) / "done.json", json.dumps({"command": artefact.command(root)}))
                 if artefact.file(root) is None:
-                    raise ScaffoldError(f"{artefact.folder(root)}: the command left no {artefact.result}.")
+                    raise ScaffoldError(
+                        f"{artefact.folder(root)}: the command left no {artefact.result}. See command.log there, and "
+                        "run its command by hand: it is in done.json."
+                    )
             except ScaffoldError as error:
                 failures[artefact.digest] = error
                 raise
@@ -213,6 +214,19 @@ def run_grid(
             else:
                 result.metrics[key] = outcome
     return result
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Waits until no other job writes to a folder, be it of this process or of another."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("w")
+    except OSError as error:
+        raise ScaffoldError(f"{folder}: not writable ({error.strerror}). Give another --out.") from None
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # the system lets go of it when a process ends, however it ends
+        yield
 
 
 def _metrics(path: Path) -> dict[str, Any]:
@@ -286,14 +300,14 @@ class _Graph:
 
     def policy(self, task: str, row: RowSpec, seed: int) -> Artefact:
         """The policy of a row."""
-        experiment, protocol = self.experiment, self.protocol
+        experiment = self.experiment
         train = self.plans(task, row.plans, "train1", row)
         if row.policy == "diffusion":
             assert row.teacher is not None
             teacher = self.policy(task, experiment.row(row.teacher), seed)
             demonstrations = {"teacher": teacher, "plans": train, "demonstrations": row.demonstrations}
             return self._artefact("imitate", {"task": task, **demonstrations, "seed": seed}, "policy.pt", row)
-        minutes = experiment.minutes.get(task, protocol.minutes) if protocol.minutes_by_task else protocol.minutes
+        minutes = self.protocol.minutes_of(load_task(task).task)
         validation = self.plans(task, row.plans, "validation", row)
         options = {"task": task, "plans": train, "validation": validation, "seed": seed, "minutes": minutes}
         return self._artefact("train", options, "model_best.pt", row)
@@ -337,7 +351,7 @@ class _Graph:
         """One that steps the simulator, with the overrides of its row."""
         options = options | self.protocol.options.get(kind, {})
         options |= {} if self.device is None else {"device": self.device}
-        return _artefact(kind, options, result, self.experiment.overrides(row, options["task"], test=test))
+        return _artefact(kind, options, result, row.overrides_in("test" if test else "training"))
 
 
 def _artefact(kind: str, options: dict[str, Any], result: str, overrides: tuple[str, ...] = ()) -> Artefact:

@@ -1,5 +1,6 @@
 """What an experiment is: rows over tasks, with the paper's numbers beside them. One YAML file each."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -7,7 +8,7 @@ from pydantic import Field, model_validator
 
 from scaffoldlab.errors import unknown_name
 from scaffoldlab.planners.base import OraclePart
-from scaffoldlab.specs.models import Strict, read_yaml
+from scaffoldlab.specs.models import Strict, TaskSpec, read_yaml
 from scaffoldlab.specs.paths import roots
 
 REFINEMENTS = 3
@@ -59,8 +60,6 @@ class RowSpec(Strict):
     """Row whose policy gives the demonstrations."""
     overrides: list[str] = []
     """Hydra overrides of env and agent."""
-    task_overrides: dict[str, list[str]] = {}
-    """Further overrides of single tasks, in training and test."""
     test_overrides: list[str] | None = None
     """Overrides of the test, where they differ from those of the training."""
     replan: Literal["scripted", "perturbed", "vlm"] | None = None
@@ -80,6 +79,10 @@ class RowSpec(Strict):
             raise ValueError("'measured' is a path in which {task} and {seed} may stand, and no other braces") from None
         return self
 
+    def overrides_in(self, part: Literal["training", "test"]) -> tuple[str, ...]:
+        """Hydra overrides of env and agent in the training or the test."""
+        return tuple(self.overrides if part == "training" or self.test_overrides is None else self.test_overrides)
+
 
 class ExperimentSpec(Strict):
     """An experiment: tasks x rows x seeds."""
@@ -92,8 +95,6 @@ class ExperimentSpec(Strict):
     rows: Annotated[list[RowSpec], Field(min_length=1)]
     noise: Annotated[float, Field(ge=0)] = 0.0
     """Standard deviation of the waypoint noise on plans of the scripted oracle where a row says nothing [m]."""
-    minutes: dict[str, float] = {}
-    """Training time of the protocol ``quick`` at most, where it is not the usual 10 [min]; by task."""
     axis: str | None = None
     """Label of the x axis when the names of the rows are numbers: a line for each task instead of bars."""
     paper: dict[str, dict[str, float]] = {}
@@ -109,6 +110,11 @@ class ExperimentSpec(Strict):
         unknown = {*self.paper, *(row.teacher for row in self.rows if row.teacher)} - set(names)
         if unknown:
             raise ValueError(f"no row is called {sorted(unknown)}; allowed: {names}")
+        columns = [*self.tasks, "mean"]
+        if unknown := {column for numbers in self.paper.values() for column in numbers} - set(columns):
+            raise ValueError(f"'paper' has numbers of {sorted(unknown)}; allowed: {columns}")
+        if self.axis and (worded := [name for name in names if not _begins_with_a_number(name)]):
+            raise ValueError(f"with an 'axis' the name of a row begins with its number; got {worded}")
         return self
 
     def only(self, tasks: list[str] | None, rows: list[str] | None) -> "ExperimentSpec":
@@ -130,11 +136,6 @@ class ExperimentSpec(Strict):
             }
         )
 
-    def overrides(self, row: RowSpec, task: str, *, test: bool = False) -> tuple[str, ...]:
-        """Hydra overrides of a row on a task."""
-        general = row.test_overrides if test and row.test_overrides is not None else row.overrides
-        return (*general, *row.task_overrides.get(task, ()))
-
     def noise_of(self, plans: PlansSpec) -> float:
         """Standard deviation of the waypoint noise on the plans of a row [m]."""
         if plans.noise is not None:
@@ -146,6 +147,13 @@ class ExperimentSpec(Strict):
         return next(row for row in self.rows if row.name == name)
 
 
+def _begins_with_a_number(name: str) -> bool:
+    try:
+        return math.isfinite(float(name.split()[0]))
+    except (ValueError, IndexError):
+        return False
+
+
 class Protocol(Strict):
     """How much is run for a number."""
 
@@ -154,11 +162,15 @@ class Protocol(Strict):
     trials: int
     seeds: tuple[int, ...]
     minutes: float
-    """Training time at most, where the experiment says nothing or may say nothing [min]."""
+    """Training time at most, where a task says nothing or may say nothing [min]."""
     minutes_by_task: bool = False
-    """Whether the experiment may say otherwise."""
+    """Whether a task may say otherwise (``cpu.minutes``)."""
     options: dict[str, dict[str, int | bool]] = {}
     """Further options of single commands, without the dashes."""
+
+    def minutes_of(self, task: TaskSpec) -> float:
+        """Training time of a task at most [min]."""
+        return task.cpu.minutes if self.minutes_by_task and task.cpu else self.minutes
 
 
 SMOKE_OPTIONS = {"train": {"num-envs": 16, "iterations": 3}, "imitate": {"steps": 50}, "evaluate": {"no-film": True}}
@@ -172,7 +184,10 @@ PROTOCOLS = {
 COMMON_DIFFERENCES = [
     "Isaac Lab 3.0 instead of ManiSkill 3, and our own assets instead of ReplicaCAD and RoboCasa",
     "plans of the scripted oracle or of its perturbed twin wherever no model is named",
-    "the small network of `presets=cpu` on a CPU",
+    "on a CPU the settings of `presets=cpu` (docs/training.md): a small network; wrist offsets of at most 5 cm and "
+    "0.3 rad instead of 10 cm and 1 rad (the arm: 10 cm and 20°, as in the paper); beta 40 instead of 20; contacts "
+    "with the task's object only, weighed 0.5 instead of 1; the future plan as differences; the mean of the clipped "
+    "action; training ends at 95 % of the validation states",
 ]
 
 

@@ -25,6 +25,9 @@ PAPER_FAILURES = (
 )
 """What the paper's text says about its figure 6; of what the last two are shares it leaves open."""
 
+NO_PLAN = "no plan"
+"""How an episode ends for whose state there was none: before it begins."""
+
 SERIES = [COLORS[name] for name in ("policy", "lost", "success", "keypoint", "tracked", "muted", "baseline", "ink")]
 
 
@@ -85,6 +88,8 @@ def records(experiment: ExperimentSpec, result: GridResult) -> list[dict[str, An
                     "zero_action": 100 * rate(result, task, row.name, "zero_action_success_rate")[0],
                     "timed_close": 100 * rate(result, task, row.name, "best_timed_close_success_rate")[0],
                     "training_minutes": training_minutes(result, task, row.name),
+                    "seeds": len(_metrics(result, task, row.name)),
+                    "seeds_failed": len(failed),
                     "paper": experiment.paper.get(row.name, {}).get(task, math.nan),
                     "failed": failed[0] if failed else "",
                 }
@@ -95,14 +100,14 @@ def records(experiment: ExperimentSpec, result: GridResult) -> list[dict[str, An
 def markdown(experiment: ExperimentSpec, protocol_name: str, protocol: Protocol, result: GridResult) -> str:
     """The table with its heading, set-up and what differs from the paper."""
     found = records(experiment, result)
-    any_metrics = next(iter(result.metrics.values()), {})
+    ran = sorted({f"{m.get('physics', '-')} on {m.get('device', '-')}" for m in result.metrics.values()})
     lines = [
         f"# {experiment.title}",
         "",
         f"{experiment.source}. `scaffoldlab experiment {experiment.name} --protocol {protocol_name}`: "
         f"{protocol.states} unseen states x {protocol.trials} trials, {len(protocol.seeds)} seed(s), at most "
-        f"{_minutes(experiment, protocol)} of training, {any_metrics.get('physics', 'not run')} on "
-        f"{any_metrics.get('device', '-')}. Success [%] ± standard error; a state without a plan is a failure.",
+        f"{_minutes(experiment, protocol)} of training, {' and '.join(ran) or 'not run'}. "
+        "Success [%] ± standard error; a state without a plan is a failure.",
         "",
         *(_by_row(experiment, found) if len(experiment.rows) > 1 else _by_task(found)),
     ]
@@ -119,17 +124,31 @@ def markdown(experiment: ExperimentSpec, protocol_name: str, protocol: Protocol,
 
 
 def _differences(experiment: ExperimentSpec) -> list[str]:
-    """What differs from the paper's set-up: everywhere, in the length of these tasks, in this experiment."""
-    steps = {task: load_task(task).task.episode_steps for task in experiment.tasks}
-    named = (f"{t} ({', '.join(task for task in steps if steps[task] == t)})" for t in sorted(set(steps.values())))
-    lengths = "; ".join(named)
-    return [*COMMON_DIFFERENCES, f"T = {lengths} control steps; the paper's is 300", *experiment.differences]
+    """What differs from the paper's set-up: everywhere, for these tasks, in this experiment."""
+    tasks = [load_task(name).task for name in experiment.tasks]
+    lengths = _named({task.name: f"{task.episode_steps}" for task in tasks})
+    settings = _named(
+        {t.name: ", ".join(f"`{path}={value:g}`" for path, value in t.cpu.settings.items()) for t in tasks if t.cpu}
+    )
+    return [
+        *COMMON_DIFFERENCES,
+        f"on a CPU T = {'; '.join(lengths)} control steps; the paper's is 300",
+        *(f"on a CPU {text}" for text in settings),
+        *experiment.differences,
+    ]
 
 
 def _minutes(experiment: ExperimentSpec, protocol: Protocol) -> str:
-    longer = experiment.minutes if protocol.minutes_by_task else {}
-    others = ", ".join(f"{m:g} for {task}" for task, m in longer.items())
+    minutes = {name: protocol.minutes_of(load_task(name).task) for name in experiment.tasks}
+    others = ", ".join(_named({name: f"{m:g}" for name, m in minutes.items() if m != protocol.minutes}))
     return f"{protocol.minutes:g} minutes" + (f" ({others})" if others else "")
+
+
+def _named(by_task: dict[str, str]) -> list[str]:
+    """Each text once, with the tasks that it holds for."""
+    return [
+        f"{text} ({', '.join(n for n in by_task if by_task[n] == text)})" for text in dict.fromkeys(by_task.values())
+    ]
 
 
 def _by_row(experiment: ExperimentSpec, found: list[dict[str, Any]]) -> list[str]:
@@ -166,7 +185,10 @@ def _by_task(found: list[dict[str, Any]]) -> list[str]:
 def _success(record: dict[str, Any]) -> str:
     if math.isnan(record["success"]):
         return "failed" if record["failed"] else "-"
-    return f"{record['success']:.0f}" + ("" if math.isnan(record["stderr"]) else f" ± {record['stderr']:.0f}")
+    made, missing = record["seeds"], record["seeds_failed"]
+    partly = f" [{made} of {made + missing} seeds]" if missing else ""
+    error = "" if math.isnan(record["stderr"]) else f" ± {record['stderr']:.0f}"
+    return f"{record['success']:.0f}{error}{partly}"
 
 
 def _cell(record: dict[str, Any]) -> str:
@@ -212,12 +234,13 @@ def plot(experiment: ExperimentSpec, result: GridResult) -> bytes:
 
 
 def outcomes(experiment: ExperimentSpec, result: GridResult) -> dict[str, int]:
-    """How many episodes ended in each way, over all cells."""
-    counts: dict[str, int] = dict.fromkeys(OUTCOMES, 0)
+    """How many episodes ended in each way, over all cells; those without a plan are episodes too."""
+    counts: dict[str, int] = dict.fromkeys((*OUTCOMES, NO_PLAN), 0)
     for (_, row, _), metrics in result.metrics.items():
         policy = REPLANNED if experiment.row(row).replan else "deterministic"
         for outcome, count in metrics["policies"][policy]["outcomes"].items():
             counts[outcome] += count
+        counts[NO_PLAN] += (metrics.get("states_without_plan") or 0) * metrics.get("trials", 1)
     return counts
 
 
@@ -225,7 +248,7 @@ def sankey(experiment: ExperimentSpec, result: GridResult) -> str:
     """Where episodes end, over all cells, as in figure 6: an HTML page that loads nothing from elsewhere."""
     import plotly.graph_objects as go
 
-    done, wrong, lost, tracked = (counts := outcomes(experiment, result)).values()
+    done, wrong, lost, tracked, none = (counts := outcomes(experiment, result)).values()
     total = _total(counts)
 
     def label(name: str, count: int) -> str:
@@ -234,15 +257,24 @@ def sankey(experiment: ExperimentSpec, result: GridResult) -> str:
     kept = done + tracked
     nodes = [
         label("episodes", total),
-        label("keypoints right", total - wrong),
+        label("keypoints right", kept + lost),
         label("keypoint wrong", wrong),
         label("plan kept or success", kept),
         label("tracking lost", lost),
         label("success", done),
         label("tracked but failed", tracked),
+        label(NO_PLAN, none),
     ]
-    links = [(0, 1, total - wrong), (0, 2, wrong), (1, 3, kept), (1, 4, lost), (3, 5, done), (3, 6, tracked)]
-    tones = [COLORS[name] for name in ("policy", "policy", "keypoint", "policy", "lost", "success", "tracked")]
+    links = [
+        (0, 1, kept + lost),
+        (0, 2, wrong),
+        (1, 3, kept),
+        (1, 4, lost),
+        (3, 5, done),
+        (3, 6, tracked),
+        (0, 7, none),
+    ]
+    tones = [COLORS[n] for n in ("policy", "policy", "keypoint", "policy", "lost", "success", "tracked", "muted")]
     source, target, value = zip(*links, strict=True)
     figure = go.Figure(
         go.Sankey(

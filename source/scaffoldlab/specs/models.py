@@ -442,6 +442,15 @@ class TerminationSpec(Strict):
     reduction: Literal["mean", "any"] = "mean"
 
 
+class CpuTrainingSpec(Strict):
+    """What ``presets=cpu`` changes for a task that its usual settings do not learn; ``presets=paper`` is without it."""
+
+    minutes: Positive = 10.0
+    """Training time at most in an experiment with ``--protocol quick`` [min]."""
+    settings: dict[Annotated[str, Field(pattern=r"^(env|agent)\.\w+(\.\w+)+$")], float] = {}
+    """Values of fields of env and agent (rsl_rl), by their Hydra paths."""
+
+
 def _or_extends(schema: dict[str, Any]) -> None:
     """A task that extends another one has to have nothing else."""
     schema |= {"if": {"not": {"required": ["extends"]}}, "then": {"required": schema.pop("required")}}
@@ -469,6 +478,8 @@ class TaskSpec(Strict):
     termination: TerminationSpec
     success: Condition
     oracle: Annotated[list[OracleStage], Field(min_length=1)]
+    cpu: CpuTrainingSpec | None = None
+    """What training on a CPU needs beyond the usual."""
 
     @property
     def keypoint_names(self) -> tuple[str, ...]:

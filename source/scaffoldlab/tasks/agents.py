@@ -12,6 +12,8 @@ import torch
 from isaaclab_rl.rsl_rl import RslRlMLPModelCfg, RslRlOnPolicyRunnerCfg
 from isaaclab_tasks.utils import preset
 
+from scaffoldlab.specs.models import load_task
+from scaffoldlab.tasks.cpu_settings import set_cpu_fields
 from scaffoldlab.tasks.ppo import CappedPpoCfg, ClippedGaussianCfg
 
 
@@ -68,7 +70,7 @@ def rsl_rl(task: str) -> Any:
 
     def make(ppo: PpoNumbers) -> RslRlOnPolicyRunnerCfg:
         distribution = ClippedGaussianCfg if ppo.clipped_mean else RslRlMLPModelCfg.GaussianDistributionCfg
-        return RslRlOnPolicyRunnerCfg(
+        cfg = RslRlOnPolicyRunnerCfg(
             seed=42,
             device=DEVICE,
             num_steps_per_env=ppo.steps_per_env,
@@ -100,6 +102,9 @@ def rsl_rl(task: str) -> Any:
                 normalize_advantage_per_mini_batch=True,
             ),
         )
+        if ppo is CPU:
+            set_cpu_fields(load_task(task), "agent", cfg)
+        return cfg
 
     return _presets(make)
 

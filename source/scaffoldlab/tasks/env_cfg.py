@@ -29,6 +29,7 @@ from isaaclab_tasks.utils import preset
 
 from scaffoldlab.geometry import quat_xyzw_from_rpy
 from scaffoldlab.specs.models import AssetSpec, Composition, DriveSpec, Touching, load_task
+from scaffoldlab.tasks.cpu_settings import set_cpu_fields
 from scaffoldlab.tasks.physics import DECIMATION, PHYSICS_DT, PhysicsPresets
 from scaffoldlab.terms import actions, curricula, events, observations, plan_command, rewards, terminations
 
@@ -44,7 +45,7 @@ def make_env_cfg(task: str) -> ManagerBasedRLEnvCfg:
         task: Task name, e.g. ``move_apple``.
 
     Presets: ``physics=`` the engine; ``presets=paper`` T = 300 and the wide action clips of the paper;
-    ``presets=randomized`` the domain randomization of its appendix C.4.
+    ``presets=randomized`` the domain randomization of its appendix C.4; ``presets=cpu`` what a CPU learns with.
     """
     composition = load_task(task)
     cfg = ScaffoldEnvCfg()
@@ -55,10 +56,9 @@ def make_env_cfg(task: str) -> ManagerBasedRLEnvCfg:
     plan.beta = preset(default=20.0, cpu=40.0)
     # An arm takes twice as long (appendix C.5).
     paper_steps = PAPER_STEPS * (2 if composition.robot.arm else 1)
-    plan.steps = preset(default=spec.episode_steps, paper=max(paper_steps, spec.episode_steps))
-    cfg.episode_length_s = preset(
-        default=spec.episode_steps * DECIMATION * PHYSICS_DT, paper=paper_steps * DECIMATION * PHYSICS_DT
-    )
+    steps = {"default": spec.episode_steps, "paper": max(paper_steps, spec.episode_steps)}
+    plan.steps = preset(**steps)
+    cfg.episode_length_s = preset(**{name: count * DECIMATION * PHYSICS_DT for name, count in steps.items()})
     cfg.actions.hand.fingers = spec.grasp.actions
     cfg.rewards.fingertip_contact.params = {"sensors": tuple(spec.contact_sensors)}
     arm = composition.robot.arm
@@ -70,6 +70,7 @@ def make_env_cfg(task: str) -> ManagerBasedRLEnvCfg:
         cfg.actions.hand.damping = preset(default=arm.damping, paper=0.5)
     camera = composition.scene.camera
     cfg.viewer.eye, cfg.viewer.lookat = camera.eye, camera.target
+    set_cpu_fields(composition, "env", cfg)
     return cfg
 
 
