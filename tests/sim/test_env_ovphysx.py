@@ -493,16 +493,18 @@ def test_gains_are_scaled_once_per_joint_and_env(variant_env):
 
 
 def test_noise_is_on_the_proprioception_only(variant_env):
-    """Appendix C.4: N(0, 0.05^2) on joint positions, velocities and the action average, at every step."""
+    """Appendix C.4: N(0, 0.05^2) on everything observed of the robot and on the action average, at every step."""
     plan, observations = start(variant_env)
     seen, again = terms(variant_env, observations), terms(variant_env, variant_env.observation_manager.compute())
-    truth = {"joint_positions": plan.robot.joint_pos, "joint_velocities": plan.robot.joint_vel}
-    for name, value in (truth | {"action_average": plan.robot.target}).items():
+    robot = plan.robot
+    truth = {"joint_positions": robot.joint_pos, "joint_velocities": robot.joint_vel, "wrist": robot.wrist}
+    truth |= {"fingertip_poses": robot.fingertip_poses.flatten(1), "action_average": robot.target}
+    for name, value in truth.items():
         noise = seen[name] - to_numpy(value)
         assert noise.std() == pytest.approx(0.05, rel=0.1) and abs(noise.mean()) < 0.01
         assert np.abs(np.corrcoef(noise.ravel(), (again[name] - to_numpy(value)).ravel())[0, 1]) < 0.2
-    np.testing.assert_allclose(seen["wrist"], to_numpy(plan.robot.wrist), atol=1e-6)
-    np.testing.assert_array_equal(seen["keypoints"], again["keypoints"])
+    for name in ("keypoints", "initial_keypoints", "future_plan"):
+        np.testing.assert_array_equal(seen[name], again[name])
 
 
 def test_contact_by_force_sums_forces_up_to_one_newton(variant_env):

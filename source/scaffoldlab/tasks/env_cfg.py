@@ -192,10 +192,10 @@ class ObservationsCfg:
         joint_positions = _proprioception(observations.joint_positions)
         joint_velocities = _proprioception(observations.joint_velocities)
         action_average = _proprioception(observations.action_average)
-        fingertip_poses = ObservationTermCfg(func=observations.fingertip_poses)
+        fingertip_poses = _proprioception(observations.fingertip_poses)
         initial_keypoints = ObservationTermCfg(func=observations.initial_keypoints)
         keypoints = ObservationTermCfg(func=observations.keypoints)
-        wrist = ObservationTermCfg(func=observations.wrist)
+        wrist = _proprioception(observations.wrist)
         future_plan = ObservationTermCfg(
             func=observations.future_plan,
             params={"offsets": HORIZON_OFFSETS, "relative": preset(default=True, paper=False)},

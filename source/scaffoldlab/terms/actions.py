@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class ResidualHandAction(ActionTerm):
     """Wrist offsets and finger closure, as :class:`~scaffoldlab.robots.hand.ResidualAction` says.
 
-    Actions in [-1, 1], shape (num_envs, 6 + F). The reset starts the average at the initial joint positions.
+    Actions in [-1, 1], shape (num_envs, 6 + F). The reset starts the average at the initial joint positions. What is
+    sent to the drives is the average, with noise if asked for.
     """
 
     cfg: ResidualHandActionCfg
@@ -47,7 +48,7 @@ class ResidualHandAction(ActionTerm):
 
     @property
     def processed_actions(self) -> torch.Tensor:
-        """Joint targets sent to the drives [m, rad], shape (num_envs, J)."""
+        """Averaged joint targets [m, rad], shape (num_envs, J)."""
         return self.robot.target
 
     def process_actions(self, actions: torch.Tensor) -> None:
@@ -59,7 +60,7 @@ class ResidualHandAction(ActionTerm):
     def apply_actions(self) -> None:
         """Sends the targets to the drives in the first physics step; they hold for the others."""
         if not self._sent:
-            self.robot.send_target()
+            self.robot.send_target(noise=self.cfg.noise)
             self._sent = True
 
 
@@ -77,5 +78,10 @@ class ResidualHandActionCfg(ActionTermCfg):
     """Largest wrist rotation [rad] (the paper: 1.0)."""
     gamma: float = 0.9
     """Weight of the past in the exponential average (Table 2)."""
+    noise: float = 0.0
+    """Standard deviation of what is added to the targets that are sent, drawn every control step [m, rad].
+
+    The paper's 0.05 (appendix C.4) is on the average that the policy observes; this is the other way to read it.
+    """
     damping: float | None = None
     """lambda of an arm's damped least squares (eq. 5); None for that of the robot file."""

@@ -54,7 +54,8 @@ class HandRobot(Hand):
         self.target[env_ids] = position
         self.send_target(ids)
 
-    def send_target(self, env_ids: torch.Tensor | None = None) -> None:
-        """Sends :attr:`target` to the drives of some envs, or of all."""
+    def send_target(self, env_ids: torch.Tensor | None = None, *, noise: float = 0.0) -> None:
+        """Sends :attr:`target`, plus noise of that standard deviation [m, rad], to the drives of some or all envs."""
         value = self.target if env_ids is None else self.target[env_ids]
+        value = value + noise * torch.randn_like(value) if noise else value
         self.asset.actuators.target_command.set_position_index(value=value, joint_ids=self._joint_ids, env_ids=env_ids)
