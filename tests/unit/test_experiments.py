@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import os
 import subprocess
 import sys
 import threading
@@ -15,9 +16,9 @@ import pytest
 import yaml
 
 import scaffoldlab.cli
-from scaffoldlab.cli.experiment import fitting, one_gpu_each, visible_gpus
+from scaffoldlab.cli.experiment import fitting, one_share_each, shares_of, visible_gpus
 from scaffoldlab.errors import ScaffoldError
-from scaffoldlab.experiments.grid import Artefact, GridResult, cells, plan_of_work, run_grid
+from scaffoldlab.experiments.grid import Artefact, GridResult, Share, cells, plan_of_work, run_grid, run_process
 from scaffoldlab.experiments.models import PROTOCOLS, ExperimentSpec, list_experiments, load_experiment
 from scaffoldlab.experiments.tables import as_csv, markdown, plot, rate, sankey, write_tables
 from scaffoldlab.specs.models import load_task
@@ -364,13 +365,13 @@ def test_two_grids_at_a_time_make_an_artefact_once(tmp_path):
 def test_job_gets_the_gpu_that_has_become_free(tmp_path):
     started, ends = [], [threading.Event() for _ in range(3)]
 
-    def run(number, root, env):
-        started.append(env["CUDA_VISIBLE_DEVICES"])
+    def run(number, root, share):
+        started.append(share.gpu)
         ends[number].wait(30)
         if number == 1:
             raise ScaffoldError("a failure gives its GPU back too")
 
-    make = one_gpu_each(run, ["2", "3"], jobs=2)
+    make = one_share_each(run, shares_of(["2", "3"], [0, 1, 2, 3], jobs=None))
     with ThreadPoolExecutor(3) as pool:
         pool.submit(make, 0, tmp_path)
         eventually(lambda: len(started) == 1)
@@ -382,6 +383,24 @@ def test_job_gets_the_gpu_that_has_become_free(tmp_path):
         eventually(lambda: len(started) == 3)
         ends[0].set(), ends[2].set()
     assert started == ["2", "3", "3"]
+
+
+def test_jobs_without_a_gpu_have_two_cores_each_where_there_are_as_many():
+    assert [sorted(share.cores) for share in shares_of([], [0, 1, 4, 5, 8], None)] == [[0, 1], [4, 5]]
+    assert [len(share.cores) for share in shares_of([], list(range(16)), 3)] == [5, 5, 5]
+    assert shares_of([], [0, 1], None) == [Share(cores=frozenset({0, 1}))]
+    assert shares_of([], [0, 1], 2) == [Share(), Share()]  # all of them share both
+    assert shares_of(["0"], [0, 1], 3) == [Share(gpu="0")] * 3
+
+
+def test_job_runs_on_its_share(tmp_path, monkeypatch):
+    code = "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES'), sorted(os.sched_getaffinity(0)))"
+    monkeypatch.setattr(Artefact, "command", lambda self, root: [sys.executable, "-c", code])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    core = min(os.sched_getaffinity(0))
+    for share, said in ((Share(cores=frozenset({core})), f"None [{core}]"), (Share(gpu="3"), "3 [")):
+        run_process(artefact := Artefact("train", {}, "x"), tmp_path, share)
+        assert (artefact.folder(tmp_path) / "command.log").read_text().startswith(said)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,10 @@ from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.experiments.models import PROTOCOLS, list_experiments, load_experiment
 
 if TYPE_CHECKING:
-    from scaffoldlab.experiments.grid import Artefact, Run
+    from scaffoldlab.experiments.grid import Artefact, Run, Share
+
+CORES_OF_A_JOB = 2
+"""The simulator and the rest of a training keep two cores busy."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default=None, help="cpu, cuda:0, ...; by default every GPU that is visible, or cpu")
     parser.add_argument(
         "--jobs", type=int, default=None,
-        help="artefacts made at the same time; by default one a GPU, 1 on a CPU, with --ray what its resources allow",
+        help="artefacts made at the same time; by default one a GPU or for two CPU cores, with --ray what it has room for",
     )  # fmt: skip
     parser.add_argument("--ray", action="store_true", help="run the artefacts as Ray tasks; needs `pip install ray`")
     parser.add_argument("--out", type=Path, default=Path("outputs/experiments"), help="folder of tables and artefacts")
@@ -81,25 +84,46 @@ def _runner(args: argparse.Namespace) -> tuple[Run, int]:
 
     if args.ray:
         return _ray_runner(args)
-    gpus = visible_gpus() if args.device in (None, "cuda") else []  # cuda:1 is one that the user has chosen
-    jobs = args.jobs or max(1, len(gpus))
-    return (one_gpu_each(run_process, gpus, jobs) if len(gpus) > 1 else run_process), jobs
+    if args.device and args.device.startswith("cuda:"):  # the one that the user has chosen
+        return run_process, args.jobs or 1
+    shares = shares_of(visible_gpus() if args.device != "cpu" else [], sorted(os.sched_getaffinity(0)), args.jobs)
+    return one_share_each(run_process, shares), len(shares)
 
 
-def one_gpu_each(run: Callable[[Artefact, Path, dict[str, str]], None], gpus: list[str], jobs: int) -> Run:
-    """Gives each artefact a GPU of its own; with more jobs than GPUs they share them evenly."""
-    free: SimpleQueue[str] = SimpleQueue()
-    for job in range(jobs):
-        free.put(gpus[job % len(gpus)])
+def shares_of(gpus: list[str], cores: list[int], jobs: int | None) -> list[Share]:
+    """What each job has to itself: a GPU, or without any at least two cores.
 
-    def on_free_gpu(artefact: Artefact, root: Path) -> None:
-        gpu = free.get()
+    Args:
+        gpus: As ``CUDA_VISIBLE_DEVICES`` names them.
+        cores: Numbers of the CPU cores.
+        jobs: How many; None makes as many as have a share of their own. More than that share the GPUs evenly, or all
+            of the cores.
+    """
+    from scaffoldlab.experiments.grid import Share
+
+    jobs = jobs or max(1, len(gpus) or len(cores) // CORES_OF_A_JOB)
+    if gpus:
+        return [Share(gpu=gpus[job % len(gpus)]) for job in range(jobs)]
+    each = len(cores) // jobs
+    if each < CORES_OF_A_JOB:
+        return [Share()] * jobs
+    return [Share(cores=frozenset(cores[job * each : (job + 1) * each])) for job in range(jobs)]
+
+
+def one_share_each(run: Callable[[Artefact, Path, Share], None], shares: list[Share]) -> Run:
+    """Gives each artefact a share of the machine that no other one has at that time."""
+    free: SimpleQueue[Share] = SimpleQueue()
+    for share in shares:
+        free.put(share)
+
+    def on_free_share(artefact: Artefact, root: Path) -> None:
+        share = free.get()
         try:
-            run(artefact, root, {"CUDA_VISIBLE_DEVICES": gpu})
+            run(artefact, root, share)
         finally:
-            free.put(gpu)
+            free.put(share)
 
-    return on_free_gpu
+    return on_free_share
 
 
 def _ray_runner(args: argparse.Namespace) -> tuple[Run, int]:
@@ -113,7 +137,7 @@ def _ray_runner(args: argparse.Namespace) -> tuple[Run, int]:
     ray.init(ignore_reinit_error=True, log_to_driver=False)
     there = ray.cluster_resources()
     on_gpu = there.get("GPU", 0) >= 1 and (args.device or "cuda").startswith("cuda")
-    needs = {"CPU": min(2, os.cpu_count() or 1), "GPU": int(on_gpu)}
+    needs = {"CPU": min(CORES_OF_A_JOB, os.cpu_count() or 1), "GPU": int(on_gpu)}
     remote = ray.remote(num_cpus=needs["CPU"], num_gpus=needs["GPU"])(run_process)
     return lambda artefact, root: ray.get(remote.remote(artefact, root.resolve())), args.jobs or fitting(needs, there)
 

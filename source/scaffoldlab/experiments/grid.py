@@ -247,18 +247,34 @@ def _metrics(path: Path) -> dict[str, Any]:
     return metrics
 
 
-def run_process(artefact: Artefact, root: Path, env: dict[str, str] | None = None) -> None:
+@dataclass(frozen=True)
+class Share:
+    """The part of a machine that a job has to itself; None is all that there is."""
+
+    gpu: str | None = None
+    """As ``CUDA_VISIBLE_DEVICES`` names it."""
+    cores: frozenset[int] | None = None
+    """Numbers of CPU cores."""
+
+
+def run_process(artefact: Artefact, root: Path, share: Share = Share()) -> None:
     """Runs the command of an artefact to its end; its output goes to ``command.log`` in the folder.
 
     Raises:
         ScaffoldError: It failed; with its last words.
     """
+
+    def begin() -> None:
+        _end_with_parent()
+        if share.cores:
+            os.sched_setaffinity(0, share.cores)
+
     folder = artefact.folder(root)
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "command.log"
-    command, environment = artefact.command(root), os.environ | (env or {})
+    environment = os.environ | ({"CUDA_VISIBLE_DEVICES": share.gpu} if share.gpu else {})
     with log.open("w") as file:
-        done = subprocess.run(command, stdout=file, stderr=file, env=environment, preexec_fn=_end_with_parent)
+        done = subprocess.run(artefact.command(root), stdout=file, stderr=file, env=environment, preexec_fn=begin)
     if done.returncode:
         said = log.read_text(errors="replace").rpartition("error: ")[2]
         raise ScaffoldError(f"{artefact.kind} failed ({log}): {' '.join(said.split()[-60:])}")
