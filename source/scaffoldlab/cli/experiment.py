@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default=None, help="cpu, cuda:0, ...; by default every GPU that is visible, or cpu")
     parser.add_argument(
         "--jobs", type=int, default=None,
-        help="artefacts made at the same time; by default one a GPU or for two CPU cores, with --ray what it has room for",
+        help="artefacts made at a time; by default one a GPU or for two CPU cores, with --ray what it has room for",
     )  # fmt: skip
     parser.add_argument("--ray", action="store_true", help="run the artefacts as Ray tasks; needs `pip install ray`")
     parser.add_argument("--out", type=Path, default=Path("outputs/experiments"), help="folder of tables and artefacts")
