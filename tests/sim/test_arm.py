@@ -30,7 +30,7 @@ def test_arm_replaces_the_six_wrist_joints_in_every_joint_row(env):
         "initial_keypoints": 6, "keypoints": 6, "wrist": 6, "future_plan": 180,
     }  # fmt: skip
     hand = env.cfg.actions.hand
-    assert (hand.position_limit, hand.gamma, hand.damping) == (0.1, 0.9, 0.1)
+    assert (hand.position_limit, hand.gamma, hand.damping) == (0.05, 0.9, 0.1)
     assert np.degrees(hand.rotation_limit) == pytest.approx(20) and env.action_manager.total_action_dim == 7
 
 

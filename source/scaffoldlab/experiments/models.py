@@ -185,7 +185,7 @@ COMMON_DIFFERENCES = [
     "Isaac Lab 3.0 instead of ManiSkill 3, and our own assets instead of ReplicaCAD and RoboCasa",
     "plans of the scripted oracle or of its perturbed twin wherever no model is named",
     "on a CPU the settings of `presets=cpu` (docs/training.md): a small network; wrist offsets of at most 5 cm and "
-    "0.3 rad instead of 10 cm and 1 rad (the arm: 10 cm and 20°, as in the paper); beta 40 instead of 20; contacts "
+    "0.3 rad instead of 10 cm and 1 rad (the arm: 20° in both); beta 40 instead of 20; contacts "
     "with the task's object only, weighed 0.5 instead of 1; the future plan as differences; the mean of the clipped "
     "action; training ends at 95 % of the validation states",
 ]

@@ -180,8 +180,8 @@ class ArmSpec(Strict):
     """lambda of eq. 5 (the paper: 0.5, which lags; docs/decisions/arm.md)."""
     action_average: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Weight of the past in the joint targets (the paper: 0.98)."""
-    position_limit: Positive = 0.1
-    """Wrist offset of an action of 1 [m]."""
+    position_limit: Positive = 0.05
+    """Wrist offset of an action of 1 [m] (the paper: 0.1)."""
     rotation_limit_deg: Positive = 20.0
 
 

@@ -64,7 +64,7 @@ def make_env_cfg(task: str) -> ManagerBasedRLEnvCfg:
     arm = composition.robot.arm
     if arm:
         # Appendix C: the same policy over an arm, within what the arm can do.
-        cfg.actions.hand.position_limit = arm.position_limit
+        cfg.actions.hand.position_limit = preset(default=arm.position_limit, paper=0.1)
         cfg.actions.hand.rotation_limit = math.radians(arm.rotation_limit_deg)
         cfg.actions.hand.gamma = preset(default=arm.action_average, paper=0.98)
         cfg.actions.hand.damping = preset(default=arm.damping, paper=0.5)
