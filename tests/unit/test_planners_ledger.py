@@ -110,21 +110,35 @@ def test_threads_write_whole_lines(tmp_path):
     assert len({json.loads(line)["id"] for line in ledger.path.read_text().splitlines()}) == 30
 
 
-def test_only_replies_that_led_to_an_accepted_answer_are_settled(tmp_path):
+def test_rejected_reply_is_reusable_until_its_last_repair_is_rejected_too(tmp_path):
     ledger, question = Ledger.open(tmp_path / "ledger.jsonl"), call()
     rejected = record(key=question.key, verdict=["bad"])
     ledger.append(rejected)
-    assert ledger.settled(question) is None and ledger.answer(question) == (rejected, True)
-    ledger.append(record(id="a1", key="repaired", turn=1, repairs="a0"))
-    assert ledger.settled(question) == rejected
-    assert Ledger.read(ledger.path).settled(question) == rejected
-    assert ledger.settled(call(index=1)) is None and ledger.settled(call(seed=1)) is None
+    assert ledger.answer(question) == (rejected, True)
+    assert ledger.reusable(question, repairs=1) == rejected and ledger.reusable(question, repairs=0) is None
+    ledger.append(record(id="a1", key="k1", turn=1, repairs="a0", verdict=["worse"]))
+    assert ledger.reusable(question, repairs=2) == rejected and ledger.reusable(question, repairs=1) is None
+    anew = record(id="b0", key=question.key, verdict=["bad"])
+    ledger.append(anew)
+    assert ledger.reusable(question, repairs=1) == anew
+    assert Ledger.read(ledger.path).reusable(question, repairs=1) == anew
+
+
+def test_reply_that_led_to_an_accepted_one_stays_reusable(tmp_path):
+    ledger, question = Ledger.open(tmp_path / "ledger.jsonl"), call()
+    rejected = record(key=question.key, verdict=["bad"])
+    ledger.append(rejected)
+    ledger.append(record(id="a1", key="k1", turn=1, repairs="a0"))
+    ledger.append(record(id="a2", key="k2", turn=2, repairs="a1", verdict=["bad under a stricter check"]))
+    assert ledger.reusable(question, repairs=0) == rejected
+    assert Ledger.read(ledger.path).reusable(question, repairs=0) == rejected
+    assert ledger.reusable(call(index=1), repairs=0) is None and ledger.reusable(call(seed=1), repairs=0) is None
 
 
 def test_failed_attempt_answers_nothing(tmp_path):
     ledger, question = Ledger.open(tmp_path / "ledger.jsonl"), call()
     ledger.append(record(key=question.key, reply=None, verdict=["status 500"]))
-    assert ledger.settled(question) is None and ledger.answer(question) is None
+    assert ledger.reusable(question, repairs=1) is None and ledger.answer(question) is None
 
 
 def test_key_depends_on_the_request_alone():

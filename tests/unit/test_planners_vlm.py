@@ -763,9 +763,108 @@ def test_killed_run_is_continued_where_it_stopped(plan, server, tmp_path):
     assert len(records(tmp_path)) == 2
 
 
-def test_killed_process_has_lost_only_the_call_it_was_in(server, plan, tmp_path):
-    """SIGKILL while the model writes the trajectory: the keypoints were paid for and are not asked again."""
-    server.misbehave("trajectory", Behaviour(sleep=30))
+def cut(path, count, rest=0):
+    """Leaves the first records of a ledger and some bytes of the next one, as a run that is killed does."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:count]) + lines[count][:rest])
+
+
+@pytest.mark.parametrize("rest", [0, 100], ids=["before the repair", "while it is recorded"])
+@pytest.mark.parametrize("kind", ["keypoints", "trajectory"])
+def test_run_killed_after_a_rejected_reply_goes_on_with_its_repair(plan, server, tmp_path, kind, rest):
+    server.misbehave(kind, "nan")
+    first = plan()
+    count = len(server.requests)
+    paid = server.kinds().index(kind) + 1
+    cut(tmp_path / "ledger.jsonl", paid, rest)
+    again = plan()
+    np.testing.assert_array_equal(again.keypoints_e, first.keypoints_e)
+    assert server.kinds()[count:] == server.kinds()[paid:count]
+    assert "got nan" in server.requests[count].body["messages"][-1]["content"]
+    rejected, repaired = (r for r in records(tmp_path) if r.kind == kind)
+    assert repaired.repairs == rejected.id and again.source["repairs"] == 1
+    plan()
+    assert len(server.requests) == count + len(server.kinds()[paid:count])
+
+
+def test_several_repairs_go_on_after_the_last_one_and_begin_anew_when_all_were_rejected(plan, server, tmp_path):
+    server.misbehave("trajectory", "short", "nan", "strings")
+    with pytest.raises(ScaffoldError, match="no usable answer to the trajectory query in 3 replies"):
+        plan(repairs=2)
+    cut(tmp_path / "ledger.jsonl", 3)  # keypoints, and the first two of three
+    server.requests.clear()
+    server.misbehave("trajectory", "empty")
+    with pytest.raises(ScaffoldError, match="in 3 replies. The last one: The reply is empty"):
+        plan(repairs=2)
+    (last,) = server.requests
+    assert len(last.body["messages"]) == 5 and "got nan" in last.body["messages"][-1]["content"]
+    assert plan(repairs=2).source["repairs"] == 0
+    assert len(server.requests) == 2 and len(server.requests[1].body["messages"]) == 1
+
+
+def test_rejected_reply_is_not_paid_again_when_its_repair_does_not_fit_the_budget_or_gets_no_answer(
+    plan, server, tmp_path
+):
+    plan(request(index=1))
+    used = sum(r.tokens_in + r.tokens_out for r in records(tmp_path))
+    server.misbehave("keypoints", "nan", "401")
+    with pytest.raises(BudgetError):
+        plan(token_cap=used + 1)
+    with pytest.raises(EndpointError, match="status 401"):
+        plan()
+    assert plan().source["repairs"] == 1
+    assert server.kinds()[2:] == ["keypoints"] * 3 + ["trajectory"]
+    assert [len(seen.body["messages"]) for seen in server.requests[2:]] == [1, 3, 3, 1]
+
+
+def test_reply_that_a_broken_check_left_unjudged_is_judged_when_the_run_goes_on(plan, server, tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        plan(check=lambda request, waypoints: 1 / 0)
+    assert plan().source["repairs"] == plan().source["repairs"] == 0
+    assert server.kinds() == ["keypoints", "trajectory"]
+
+
+def test_recorded_reply_is_judged_by_the_check_of_today(plan, server, tmp_path):
+    """A looser check accepts what was rejected; a stricter one sends back what was accepted, with its own reasons."""
+    with pytest.raises(ScaffoldError, match="Too slow"):
+        plan(check=lambda request, waypoints: ["Too slow."])
+    cut(tmp_path / "ledger.jsonl", 2)
+    assert plan().source["repairs"] == 0 and len(server.requests) == 3
+    with pytest.raises(ScaffoldError, match="Too fast"):
+        plan(check=lambda request, waypoints: ["Too fast."])
+    assert "Too fast" in server.requests[3].body["messages"][-1]["content"] and len(server.requests) == 4
+
+
+def test_vote_that_was_rejected_goes_on_with_its_repair(plan, server, tmp_path):
+    server.misbehave("trajectory", "ok", "short", "ok", "short")
+    first = plan(votes=3)
+    assert [(r.sample, r.turn) for r in records(tmp_path) if r.kind == "trajectory"] == [
+        (0, 0), (1, 0), (1, 1), (2, 0), (2, 1)
+    ]  # fmt: skip
+    cut(tmp_path / "ledger.jsonl", 4)  # in the repair of the second vote
+    server.requests.clear()
+    again = plan(votes=3)
+    np.testing.assert_array_equal(again.hand_e, first.hand_e)
+    assert server.kinds() == ["trajectory", "keypoints", "trajectory"]
+    assert [len(seen.body["messages"]) for seen in server.requests] == [3, 1, 1]
+
+
+def test_batch_that_was_rejected_goes_on_with_its_repair(server, tmp_path):
+    server.misbehave("keypoints", "empty")
+    for _ in range(2):
+        planner = vlm_planner(options(server, batch=2), ledger=tmp_path / "ledger.jsonl")
+        planner.prepare(several(2))
+        if len(server.requests) == 2:
+            cut(tmp_path / "ledger.jsonl", 1)
+    assert [planner.plan(r).source["repairs"] for r in several(2)] == [1, 1]
+    assert server.kinds() == ["keypoints"] * 3 + ["trajectory"] * 2
+    assert [len(seen.body["messages"]) for seen in server.requests] == [1, 3, 3, 1, 1]
+
+
+@pytest.mark.parametrize("rejected", [[], ["nan"]], ids=["the prompt", "a repair"])
+def test_killed_process_has_lost_only_the_call_it_was_in(server, plan, tmp_path, rejected):
+    """SIGKILL while the model writes the trajectory: what was paid for before is not asked again."""
+    server.misbehave("trajectory", *rejected, Behaviour(sleep=30))
     ledger = str(tmp_path / "ledger.jsonl")
     code = f"""
 import sys, types
@@ -775,12 +874,13 @@ vlm_planner(options(types.SimpleNamespace(url={server.url!r})), ledger={ledger!r
 """
     with subprocess.Popen([sys.executable, "-c", code]) as child:
         deadline = time.monotonic() + 20
-        while server.kinds() != ["keypoints", "trajectory"] and time.monotonic() < deadline:
+        while len(server.requests) < 2 + len(rejected) and time.monotonic() < deadline:
             time.sleep(0.01)
         child.kill()
-    assert [r.kind for r in records(tmp_path)] == ["keypoints"]
+    assert [r.kind for r in records(tmp_path)] == ["keypoints", *["trajectory"] * len(rejected)]
     plan()
-    assert server.kinds() == ["keypoints", "trajectory", "trajectory"]
+    assert server.kinds() == ["keypoints", *["trajectory"] * (2 + len(rejected))]
+    assert server.requests[-1].body["messages"] == server.requests[-2].body["messages"]
 
 
 # --- replay ---------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from scaffoldlab.camera import RgbdImage
     from scaffoldlab.deployment.capture import CaptureFolder
+    from scaffoldlab.deployment.loop import DeploymentReport
     from scaffoldlab.deployment.policy import OnnxPolicy
     from scaffoldlab.plans.plan import Plan
     from scaffoldlab.specs.models import Composition
@@ -52,10 +54,10 @@ def run(args: argparse.Namespace) -> None:
     if args.plan and (args.waypoints or args.ledger):
         raise ScaffoldError("deploy: --waypoints and --ledger are for --planner; leave them out beside --plan.")
     composition = load_task(task_name(args.task))
-    plan = read_plan(args.plan, composition.task.name) if args.plan else None
-    policy = OnnxPolicy(args.policy)
-    camera = CaptureFolder(args.capture, depth_unit=args.depth_unit)
-    with quiet(args.out / "console.log") as console:
+    with quiet(args.out / "console.log") as console, kept_report(args.out / "report.json", console) as report:
+        plan = read_plan(args.plan, composition.task.name) if args.plan else None
+        policy = OnnxPolicy(args.policy)
+        camera = CaptureFolder(args.capture, depth_unit=args.depth_unit)
         if plan is None:
             plan, image = make_plan(composition, camera, policy, args, console)
         else:
@@ -63,7 +65,31 @@ def run(args: argparse.Namespace) -> None:
         draw_plan(image, plan, path=args.out / "plan.png")
         console.print(f"the plan on the capture: {args.out / 'plan.png'}", highlight=False)
         if not args.plan_only:
-            carry_out(composition, plan, image.camera.pose_ec, policy, args, console)
+            carry_out(composition, plan, image.camera.pose_ec, policy, args, console, report)
+
+
+@contextlib.contextmanager
+def kept_report(path: Path, console: "Console") -> "Iterator[DeploymentReport]":
+    """A report that is written however the block ends; one of an earlier run is removed before.
+
+    Nothing is written where neither the loop nor an error has ended it: the plan was only to be looked at.
+    """
+    from scaffoldlab.deployment.loop import DeploymentReport
+    from scaffoldlab.files import write_atomic
+
+    path.unlink(missing_ok=True)
+    report = DeploymentReport()
+    try:
+        with report.noting():
+            yield report
+    finally:  # what happened is asked for most when it did not end well
+        if report.ended:
+            write_atomic(path, json.dumps(report.as_json(), indent=1))
+            console.print(
+                f"{report.steps} steps in {report.seconds:.1f} s, {report.late} late, {len(report.holds)} holds: "
+                f"{path}",
+                highlight=False,
+            )
 
 
 def make_plan(
@@ -101,34 +127,24 @@ def make_plan(
 
 def carry_out(
     composition: "Composition", plan: "Plan", pose_ec: "np.ndarray", policy: "OnnxPolicy", args: argparse.Namespace,
-    console: "Console",
+    console: "Console", report: "DeploymentReport",
 ) -> None:  # fmt: skip
-    """Runs the loop and writes its report, however it ends."""
+    """Runs the loop, whose holds are shown."""
     from scaffoldlab.deployment.loop import Deployment, DeploymentLimits, logger, tracked_bodies
     from scaffoldlab.deployment.tracker import ObInCamFolder
     from scaffoldlab.deployment.udp_robot import UdpRobot
-    from scaffoldlab.files import write_atomic
 
+    tracker = ObInCamFolder(args.tracker, tracked_bodies(composition, plan))
     shown = logging.StreamHandler(console.file)
     shown.setFormatter(logging.Formatter("%(message)s"))
     logger.addHandler(shown)
-    tracker = ObInCamFolder(args.tracker, tracked_bodies(composition, plan))
     try:
         with contextlib.closing(UdpRobot(args.robot, policy.metadata.joint_names)) as robot:
             deployment = Deployment(
                 composition, policy=policy, metadata=policy.metadata, plan=plan, robot=robot, tracker=tracker,
-                pose_ec=pose_ec, limits=DeploymentLimits(patience=args.patience),
+                pose_ec=pose_ec, limits=DeploymentLimits(patience=args.patience), report=report,
             )  # fmt: skip
-            try:
-                deployment.run()
-            finally:  # what happened is asked for most when it did not end well
-                report = deployment.report
-                write_atomic(args.out / "report.json", json.dumps(report.as_json(), indent=1))
-                console.print(
-                    f"{report.steps} steps in {report.seconds:.1f} s, {report.late} late, {len(report.holds)} holds: "
-                    f"{args.out / 'report.json'}",
-                    highlight=False,
-                )
+            deployment.run()
     finally:
         logger.removeHandler(shown)
 

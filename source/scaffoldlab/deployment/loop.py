@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -87,6 +88,18 @@ class DeploymentReport:
         """The report as JSON values."""
         return asdict(self)
 
+    @contextlib.contextmanager
+    def noting(self) -> Iterator[None]:
+        """Notes what ends the block, if it is an error or an interrupt."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.ended = "interrupted"
+            raise
+        except BaseException as error:
+            self.ended = f"gave up: {error}" if isinstance(error, ScaffoldError) else f"failed: {error!r}"
+            raise
+
 
 class RobotHand(Hand):
     """The hand of a real robot: joints as reported, fingertips by forward kinematics."""
@@ -151,6 +164,7 @@ class Deployment:
         tracker: Poses of every body that carries a keypoint and can move.
         pose_ec: Camera to env frame, shape (4, 4).
         limits: When to hold.
+        report: Where to note what happens; None begins a new one.
         clock: Time [s].
         sleep: Waits [s].
 
@@ -172,6 +186,7 @@ class Deployment:
         tracker: PoseTracker,
         pose_ec: np.ndarray,
         limits: DeploymentLimits | None = None,
+        report: DeploymentReport | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ):
@@ -184,7 +199,7 @@ class Deployment:
             self.hand, position_limit=metadata.position_limit, rotation_limit=metadata.rotation_limit,
             fingers=metadata.finger_actions, gamma=metadata.action_average, damping=metadata.arm_damping,
         )  # fmt: skip
-        self.report = DeploymentReport()
+        self.report = report or DeploymentReport()
         self._offsets = torch.tensor(metadata.horizon_offsets)
         # The terms of the simulation read the plan command of an env and nothing else.
         self._env: Any = SimpleNamespace(command_manager=SimpleNamespace(get_term=lambda name: self.execution))
@@ -214,12 +229,10 @@ class Deployment:
                 an action is not finite.
         """
         try:
-            self.start()
-            self._carry_out()
-            self.report.ended = "done"
-        except BaseException as error:
-            self.report.ended = _ended(error)
-            raise
+            with self.report.noting():
+                self.start()
+                self._carry_out()
+                self.report.ended = "done"
         finally:
             self._end_hold()
         return self.report
@@ -230,7 +243,11 @@ class Deployment:
         while (trouble := self._sense()) and self.clock() < deadline:
             self.sleep(1 / self.metadata.control_rate_hz)
         if trouble:
-            raise ScaffoldError(f"deployment: not started after {self.limits.patience:g} s: {trouble}.")
+            raise ScaffoldError(
+                f"deployment: not started after {self.limits.patience:g} s: {trouble}. The robot was not told to move. "
+                "Look whether the robot sends its joints and the tracker has found every object, and start again, or "
+                "raise the patience."
+            )
         self._check_start()
         self.hand.target = self.hand.joint_pos.clone()
 
@@ -247,7 +264,11 @@ class Deployment:
             self._resume()
             action = torch.as_tensor(self.policy(self.observation()), dtype=torch.float32)[None]
             if not torch.isfinite(action).all():
-                raise ScaffoldError(f"deployment: step {self.report.steps}: the policy's action is not finite.")
+                raise ScaffoldError(
+                    f"deployment: step {self.report.steps}: the policy's action is {action[0].tolist()}; allowed: "
+                    "finite numbers. The robot holds its position. Evaluate the checkpoint in simulation, and export "
+                    "it or another one again."
+                )
             self.residual(action, self.execution.wrist_targets)
             self.execution.step = self.execution.step + 1
             self.report.steps += 1
@@ -372,10 +393,3 @@ def tracked_bodies(composition: Composition, plan: Plan | None = None) -> list[s
     """Bodies whose poses a tracker has to give: those that can move and carry a keypoint of the plan, or the task."""
     keypoints = plan.keypoints if plan else composition.task.keypoints
     return [b for b in dict.fromkeys(k.body for k in keypoints) if static_pose(composition, b) is None]
-
-
-def _ended(error: BaseException) -> str:
-    """What ended a run, for its report."""
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
-    return f"gave up: {error}" if isinstance(error, ScaffoldError) else f"failed: {error!r}"

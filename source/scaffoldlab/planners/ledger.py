@@ -95,7 +95,7 @@ class Ledger:
         self._by_id: dict[str, Record] = {}
         self._by_key: dict[tuple[Any, ...], Record] = {}
         self._by_turn: dict[tuple[Any, ...], Record] = {}
-        self._settled: set[str] = set()
+        self._ends: dict[str, Record] = {}
         for record in records:
             self._index(record)
 
@@ -150,11 +150,22 @@ class Ledger:
                 ) from None
             self._index(record)
 
-    def settled(self, call: Call) -> Record | None:
-        """The record that answers the same request of the same plan, if it led to an accepted answer."""
+    def reusable(self, call: Call, *, repairs: int) -> Record | None:
+        """The last reply to the same request of the same plan, unless its query has failed.
+
+        A query has failed when the reply to its last repair was rejected too; what is left is to ask it anew.
+
+        Args:
+            call: The request.
+            repairs: Times that a rejected reply is sent back.
+
+        Returns:
+            A reply that was accepted or led to one that was, or whose repair is still to come; None if there is none.
+        """
         with self._lock:
             record = self._by_key.get((call.seed, call.index, call.sample, call.key))
-            return record if record and record.id in self._settled else None
+            end = self._ends[record.id] if record else None
+            return record if end and (end.verdict == "ok" or end.turn < repairs) else None
 
     def answer(self, call: Call) -> tuple[Record, bool] | None:
         """The last reply to the same request, else to the same task, seed, plan, query and turn.
@@ -176,11 +187,12 @@ class Ledger:
         plan = record.seed, record.index, record.sample
         self._by_key[*plan, record.key] = record
         self._by_turn[record.task, *plan, record.kind, record.turn] = record
-        # An accepted repair settles the replies that it repaired: asked again, they lead to it.
-        settled = record if record.verdict == "ok" else None
-        while settled is not None:
-            self._settled.add(settled.id)
-            settled = self._by_id.get(settled.repairs or "")
+        # A repair is what the replies that it repaired have come to: asked again, they lead to it.
+        reply: Record | None = record
+        while reply is not None:
+            if self._ends.setdefault(reply.id, record).verdict != "ok":
+                self._ends[reply.id] = record
+            reply = self._by_id.get(reply.repairs or "")
 
 
 def _read(path: Path) -> tuple[list[Record], int]:

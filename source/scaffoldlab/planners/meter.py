@@ -48,14 +48,14 @@ class Meter:
                 self._spend(record.tokens_in, record.tokens_out, record.cost_usd)
 
     def ask(self, call: Call) -> Reply:
-        """The recorded reply if it was accepted before, else a new one.
+        """The recorded reply, which may have been rejected; a new one if there is none or its query has failed.
 
         Raises:
             BudgetError: A cap is reached.
             EndpointError: Every attempt failed.
             LedgerError: A call before, of any thread, could not be recorded.
         """
-        if self._ledger and (record := self._ledger.settled(call)):
+        if self._ledger and (record := self._ledger.reusable(call, repairs=self._settings.repairs)):
             return record.as_reply()
         attempt, start = 0, time.monotonic()
         while True:

@@ -52,7 +52,8 @@ class VlmPlanner(Planner):
     Args:
         endpoint: Who answers.
         settings: Parameters, retries, prices and caps.
-        ledger: Records every call; one that was accepted before is not made again. None keeps no record.
+        ledger: Records every call. A recorded reply is used again, but a query whose last repair was rejected is asked
+            anew. None keeps no record.
         name: ``"vlm"``, or ``"replay"`` when a ledger answers.
         check: Reasons why waypoints are no plan, as the model wrote them; they count as reasons against the reply.
         examples: Waypoints to show in the trajectory prompt, always the same for the same request.
@@ -362,7 +363,8 @@ def vlm_planner(
 
     Args:
         settings: Endpoint, model, parameters, retries, prices and caps.
-        ledger: File that records every call. If it exists it is continued, and no accepted call is paid twice.
+        ledger: File that records every call. If it exists it is continued: recorded replies are used again, but a
+            query whose last repair was rejected is asked anew.
         check: Reasons why waypoints are no plan.
         examples: Waypoints to show in the trajectory prompt.
         true_keypoints: As for :class:`VlmPlanner`.
