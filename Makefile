@@ -3,8 +3,8 @@
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    set up, plan, train, evaluate, report (about 6 minutes after set-up)"
-	@echo "make test    set up, then lint, unit tests, simulator tests and docs"
+	@echo "make demo    set up, plan, train, evaluate, report (about 4 minutes after set-up)"
+	@echo "make test    set up, then lint, docs, unit, scan and simulator tests (about 15 minutes)"
 	@echo "make bench   write outputs/bench.json: throughput, kernel, start-up, import"
 	@echo "make setup   make or reuse the environment; also: lint, format, docs, assets, clean"
 

@@ -15,6 +15,8 @@ from scaffoldlab.cli import COMMANDS, common, main
 from scaffoldlab.cli.evaluate import find_checkpoint
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.evaluation.replan import Replanner
+from scaffoldlab.experiments.grid import cells, plan_of_work
+from scaffoldlab.experiments.models import PROTOCOLS, list_experiments, load_experiment
 from scaffoldlab.planners.base import Planner
 from scaffoldlab.planners.making import scripted_library
 from scaffoldlab.plans.library import PlanLibrary
@@ -91,6 +93,11 @@ def test_broken_task_file_is_told_by_the_command(capsys, write_task):
     [
         (["plan", "--num-plans", 0], ["--num-plans is 0", "at least 1"]),
         (["plan", "--num-plans", 2, "--noise", -0.01], ["--noise -0.01", "0 or more"]),
+        (["train", "--noise", -0.01, "--num-envs", 1], ["--noise -0.01", "0 or more"]),
+        (["evaluate", "--noise", -0.01], ["--noise -0.01", "0 or more"]),
+        (["demo", "--noise", -0.01, "--num-envs", 1, "--out", "demo"], ["--noise -0.01", "0 or more"]),
+        (["train", "--noise", "nan", "--num-envs", 1], ["--noise nan", "0 or more"]),
+        (["plan", "--planner", "vlm", "--examples", "good.plans.npz", "--shots", 0], ["--shots 0", "at least 1"]),
         (["plan", "--num-plans", 2, "--waypoints", 1, "--pictures", 0], ["at least 2 waypoints", "got 1"]),
         (["evaluate", "--trials", 0], ["--trials is 0", "at least 1"]),
         (["evaluate", "--episodes", 0], ["--episodes 0", "at least 1"]),
@@ -138,6 +145,13 @@ def test_help_says_what_the_command_does_and_its_defaults(command, capsys):
 def test_checkpoint_that_is_not_there_is_told_before_anything_is_simulated(capsys):
     message = error(capsys, "evaluate", "--task", "move_apple", "--checkpoint", "nowhere/model.pt")
     assert message.startswith("--checkpoint nowhere/model.pt: no such file.")
+
+
+def test_file_that_is_no_checkpoint_is_refused_by_name(capsys, tmp_path):
+    wrong = tmp_path / "model.pt"
+    wrong.write_bytes(b"not a checkpoint")
+    message = error(capsys, "evaluate", "--task", "open_drawer", "--checkpoint", wrong, "--episodes", 4)
+    assert message.startswith(f"checkpoint {wrong}: not a readable rsl_rl checkpoint")
 
 
 @pytest.mark.parametrize("which", ["latest", "best"])
@@ -204,10 +218,52 @@ def test_planning_with_a_model_needs_an_endpoint(capsys, tmp_path):
         (["--votes", "3"], "--votes is for plans by perturbed, vlm; got --planner scripted"),
         (["--check-collisions"], "--check-collisions is for plans by perturbed, vlm, replay"),
         (["--planner", "goal", "--orientation"], "--orientation is for plans by scripted, perturbed, vlm, replay"),
+        (["--perturb", "pixel_px=9"], "--perturb is for plans by perturbed; got --planner scripted. Leave it out"),
+        (["--recorded", "old.plans.npz"], "--recorded is for plans by prerecorded; got --planner scripted. Leave it"),
+        (["--planner", "goal", "--recorded", "x"], "--recorded is for plans by prerecorded; got --planner goal"),
+        (["--ledger", "l.jsonl"], "--ledger is for plans by vlm, replay; got --planner scripted. Leave it out, or"),
+        (["--planner", "perturbed", "--ledger", "l"], "--ledger is for plans by vlm, replay; got --planner perturbed"),
+        (["--examples", "x.plans.npz"], "--examples is for plans by vlm, replay; got --planner scripted. Leave it out"),
+        (["--planner", "vlm", "--shots", 3], "--shots is for --examples; got none. Leave it out, or give --examples"),
+        (["--shots", 1], "--shots is for --examples; got none"),
     ],
 )
-def test_options_of_other_planners_are_refused(option, words, capsys, tmp_path):
-    assert words in error(capsys, "plan", "--task", "move_apple", *option, "--out", tmp_path / "plans")
+def test_options_that_would_change_no_plan_are_refused(option, words, capsys, tmp_path):
+    assert words in error(
+        capsys, "plan", "--task", "move_apple", "--num-plans", 1, "--pictures", 0, *option, "--out", tmp_path / "plans"
+    )
+    assert not (tmp_path / "plans").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+@pytest.mark.parametrize("noise", [0.03, 0])
+def test_noise_beside_plans_that_are_given_is_refused(command, noise, capsys):
+    """It is that of the oracle's plans: these would be taken as they are, and their number believed a noisy one."""
+    message = error(capsys, command, "--task", "move_apple", "--plans", "mine.plans.npz", "--noise", noise)
+    assert message.startswith("--noise is for plans of the oracle; got --plans mine.plans.npz, which are taken as they")
+    assert message.endswith("Leave it out, or make noisy plans with `scaffoldlab plan --noise`.")
+
+
+@pytest.mark.parametrize("name", list_experiments())
+def test_options_that_experiments_give_are_not_refused(name, capsys, monkeypatch, tmp_path):
+    """They give ``plan`` its noise also where it is 0, and no picture."""
+
+    class Allowed(Exception):
+        pass
+
+    def allowed(*_):
+        raise Allowed
+
+    for command in ("plan", "train", "evaluate"):
+        monkeypatch.setattr(f"scaffoldlab.cli.{command}.task_name", allowed)  # what comes after the options
+    grid = cells(load_experiment(name), PROTOCOLS["quick"])
+    kinds = set()
+    for artefact in plan_of_work(grid, tmp_path):
+        if artefact.kind in ("plan", "train", "evaluate"):
+            kinds.add(artefact.kind)
+            with pytest.raises(Allowed):
+                main([str(word) for word in artefact.command(tmp_path)[3:]])
+    assert {"plan", "evaluate"} <= kinds
 
 
 def test_options_that_would_do_nothing_are_refused(capsys, tmp_path):
@@ -380,11 +436,13 @@ def test_schema_can_be_piped_into_a_file(capsys):
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        (["--perturb", "pixel_px=9"], "--perturb is for --replan perturbed; got --replan not at all"),
-        (["--perturb", "pixel_px=9", "--replan", "vlm"], "--perturb is for --replan perturbed; got --replan vlm"),
-        (["--ledger", "l.jsonl", "--replan"], "--ledger is for --replan vlm and replay; got --replan scripted"),
+        (["--perturb", "pixel_px=9"], "--perturb is for plans by perturbed; got no --replan"),
+        (["--perturb", "pixel_px=9", "--replan", "vlm"], "--perturb is for plans by perturbed; got --replan vlm"),
+        (["--ledger", "l.jsonl", "--replan"], "--ledger is for plans by vlm, replay; got --replan scripted"),
+        (["--replan-error", 0.02], "--replan-error is for plans by scripted, perturbed, vlm, replay; got no --replan"),
+        (["--replan-steps", 1], "--replan-steps is for plans by scripted, perturbed, vlm, replay; got no --replan at"),
         (["--votes", 3, "--replan"], "--votes is for plans by perturbed, vlm; got --replan scripted"),
-        (["--oracle", "keypoints"], "--oracle is for plans by perturbed, vlm, replay; got --replan not at all"),
+        (["--oracle", "keypoints"], "--oracle is for plans by perturbed, vlm, replay; got no --replan"),
     ],
 )
 def test_options_of_other_planners_that_plan_again_are_refused(option, words, capsys):

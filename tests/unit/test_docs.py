@@ -319,3 +319,11 @@ def test_every_point_convention_is_documented():
     text = (DOCS / "vlm.md").read_text()
     for name in CONVENTIONS:
         assert f"| `{name}` |" in text, name
+
+
+def test_planners_are_listed_as_the_command_has_them():
+    parser = argparse.ArgumentParser()
+    importlib.import_module("scaffoldlab.cli.plan").add_arguments(parser)
+    (choices,) = (action.choices for action in parser._actions if "--planner" in action.option_strings)
+    table = (DOCS / "planners.md").read_text().partition("| `--planner` |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(choices)

@@ -100,6 +100,12 @@ def test_noise_moves_every_waypoint_but_the_first_and_differs_over_plans(apple):
     assert np.abs(np.corrcoef(offsets[:, 1:].reshape(30, -1)) - np.eye(30)).max() < 0.5
 
 
+@pytest.mark.parametrize("noise", [-0.01, float("nan"), float("inf")])
+def test_noise_that_is_no_standard_deviation_makes_no_library(apple, noise):
+    with pytest.raises(ScaffoldError, match=r"move_apple: the noise .* standard deviation .* allowed: 0 or more"):
+        scripted_library(apple, count=1, seed=0, noise=noise)
+
+
 def test_failing_plans_are_left_out_and_reported(apple):
     told = []
     library = make_library(

@@ -17,7 +17,7 @@ from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.evaluation import plots
 from scaffoldlab.evaluation.episodes import Episodes
 from scaffoldlab.evaluation.report import METRICS, write_report
-from scaffoldlab.evaluation.video import side_by_side, write_mp4
+from scaffoldlab.evaluation.video import side_by_side, tiled, write_mp4
 
 INSTRUCTION = 'Move the "apple" & <b>nothing</b> else.'
 GIVEN = {
@@ -111,9 +111,10 @@ def test_metrics_have_the_documented_keys_and_the_measured_numbers(report):
     assert list(metrics) == [*METRICS, "checkpoint", "policies"]
     assert set(METRICS) == {
         "task", "physics", "device", "episodes", "trials", "seed", "success_rate", "success_stderr",
-        "zero_action_success_rate", "plan_source", "env_steps", "wall_seconds",
+        "sampled_success_rate", "zero_action_success_rate", "plan_source", "env_steps", "wall_seconds",
     }  # fmt: skip
-    assert (metrics["episodes"], metrics["success_rate"], metrics["zero_action_success_rate"]) == (8, 0.875, 0.125)
+    assert (metrics["episodes"], metrics["success_rate"]) == (8, 0.875)
+    assert (metrics["sampled_success_rate"], metrics["zero_action_success_rate"]) == (0.75, 0.125)
     assert metrics["success_stderr"] == pytest.approx(0.125)  # rates 1, 1, 1, 1/2 of the states: 0.25 / sqrt(4)
     assert metrics["wall_seconds"] == 4350.0
     assert metrics["policies"]["timed close at 0.40"]["success_rate"] == 0.375
@@ -196,9 +197,10 @@ def test_report_of_a_lone_policy_without_extras_and_with_broken_numbers(tmp_path
     assert "nan" not in page.text
 
 
-def test_zero_action_that_was_not_run_is_null(tmp_path):
-    write_report(tmp_path, instruction="Wait.", metrics=GIVEN, episodes=[make_episodes("deterministic", 8)])
-    assert json.loads((tmp_path / "metrics.json").read_text())["zero_action_success_rate"] is None
+def test_policies_that_were_not_run_are_null_and_the_metrics_come_back(tmp_path):
+    metrics = write_report(tmp_path, instruction="Wait.", metrics=GIVEN, episodes=[make_episodes("deterministic", 8)])
+    assert metrics["sampled_success_rate"] is metrics["zero_action_success_rate"] is None
+    assert metrics == json.loads((tmp_path / "metrics.json").read_text())
 
 
 def test_training_of_one_iteration_without_an_evaluation_can_be_drawn():
@@ -298,6 +300,24 @@ def test_video_says_what_each_clip_is_and_what_is_missing(monkeypatch):
     next(side_by_side([clip], [], episodes=64))
     next(side_by_side([], [clip], episodes=65))
     assert words == ["success", "no failures in 64 episodes", "no successes in 65 episodes", "failure"]
+
+
+def test_video_gives_each_failure_the_class_that_the_report_gives(monkeypatch):
+    """Four failures: a keypoint 6 cm off, a tracking error that is no number, one above 10 cm, and none of these."""
+    words = []
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda self, at, text, *_, **__: words.append(text))
+    success = np.array([False, True, False, False, False])
+    episodes = Episodes(
+        policy="deterministic",
+        success=success,
+        success_end=success,
+        error=np.array([[0.3], [0.01], [np.nan], [0.3], [0.01]]),
+        keypoint_error=np.array([0.06, 0.0, 0.0, 0.0, 0.0]),
+        threshold=0.1,
+        plan_id=np.arange(5),
+    )
+    next(tiled([make_clip(50, 1)] * 5, episodes))
+    assert words == ["success", "keypoint wrong", "tracking lost", "tracking lost", "tracked but failed"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import math
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -11,10 +12,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from scaffoldlab.camera import RgbdImage
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.scan.findings import Finding
-from scaffoldlab.specs.models import load_task
+from scaffoldlab.specs.models import Composition, load_task
 from scaffoldlab.specs.paths import list_named
+
+DEFAULTS = {"votes": 1, "batch": 1, "perturb": ""}
+"""Values of options that are not given, where these are neither None nor False."""
 
 
 def add_task(parser: argparse.ArgumentParser, default: str | None = None) -> None:
@@ -31,6 +36,38 @@ def add_simulation(parser: argparse.ArgumentParser) -> None:
         "overrides", nargs="*", metavar="OVERRIDE",
         help="Hydra overrides and presets of Isaac Lab, e.g. physics=newton_mjwarp env.commands.plan.beta=10",
     )  # fmt: skip
+
+
+def refuse_option(args: argparse.Namespace, option: str, why: str) -> None:
+    """Refuses an option that would do nothing here.
+
+    Args:
+        args: Arguments of the command, which may not have it.
+        option: Name of the option among them.
+        why: What it is for, what was got instead, and what to do.
+
+    Raises:
+        ScaffoldError: It is given.
+    """
+    value = getattr(args, option, None)
+    if value is not None and value is not False and value != DEFAULTS.get(option):
+        raise ScaffoldError(f"--{option.replace('_', '-')} is for {why}")
+
+
+def check_noise(args: argparse.Namespace) -> None:
+    """Refuses a ``--noise`` that is no standard deviation, or beside ``--plans``, which are taken as they are.
+
+    Raises:
+        ScaffoldError: It is negative or not finite, or would do nothing.
+    """
+    if args.noise is not None and not 0 <= args.noise < math.inf:
+        raise ScaffoldError(f"--noise {args.noise}: no standard deviation; allowed: 0 or more [m], e.g. 0.015.")
+    if plans := getattr(args, "plans", None):
+        refuse_option(
+            args, "noise",
+            f"plans of the oracle; got --plans {plans}, which are taken as they are. Leave it out, or make noisy plans "
+            "with `scaffoldlab plan --noise`.",
+        )  # fmt: skip
 
 
 def task_name(given: str) -> str:
@@ -86,6 +123,22 @@ def progress_bar(console: Console, *extra: TextColumn) -> Progress:
         TextColumn("{task.description:<12}"), BarColumn(bar_width=28), MofNCompleteColumn(), *extra,
         TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
         console=console, refresh_per_second=2,
+    )  # fmt: skip
+
+
+def picture_states(
+    composition: Composition, bar: Progress, *, count: int, seed: int, device: str | None = None,
+    overrides: Iterable[str] = (),
+) -> list[RgbdImage]:  # fmt: skip
+    """Pictures of the initial states 0..count - 1 of a seed, with progress; that of state i is number i."""
+    from scaffoldlab.planners.making import still_library
+    from scaffoldlab.tasks.rendering import render_initial_states
+
+    job = bar.add_task("pictures", total=count)
+    states = still_library(composition, count=count, seed=seed)
+    return render_initial_states(
+        composition.task.name, states, device=device, overrides=tuple(overrides),
+        on_picture=lambda done: bar.update(job, completed=done),
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from scaffoldlab.cli import evaluate as evaluate_command
-from scaffoldlab.cli.common import add_simulation, add_task, progress_bar, quiet, task_name
+from scaffoldlab.cli.common import add_simulation, add_task, check_noise, picture_states, progress_bar, quiet, task_name
 from scaffoldlab.cli.plan import PLANNER_OPTIONS, add_vlm, make_planner
 from scaffoldlab.files import keep_settings
 
@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Runs what is not done yet."""
+    check_noise(args)
     name = task_name(args.task)
     started = time.monotonic()
     if args.fresh:
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _library(name: str, split: str, count: int, args: argparse.Namespace, console: Console):
     """The plans of a split: read if they were made by the same arguments, else made."""
-    from scaffoldlab.planners.making import make_library, scripted_library, split_seed
+    from scaffoldlab.planners.making import make_library, split_seed
     from scaffoldlab.plans.library import PlanLibrary
     from scaffoldlab.specs.models import load_task
 
@@ -74,13 +75,7 @@ def _library(name: str, split: str, count: int, args: argparse.Namespace, consol
     with progress_bar(console) as bar:
         images = None
         if planner.needs_image:
-            from scaffoldlab.tasks.rendering import render_initial_states
-
-            job = bar.add_task("pictures", total=count)
-            states = scripted_library(composition, count=count, seed=seed)
-            images = render_initial_states(
-                name, states, device=args.device, on_picture=lambda done: bar.update(job, completed=done)
-            )
+            images = picture_states(composition, bar, count=count, seed=seed, device=args.device)
         job = bar.add_task(f"{split} plans", total=count)
         library = make_library(
             composition, planner, count=count, seed=seed, noise=args.noise, images=images,

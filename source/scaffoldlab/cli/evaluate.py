@@ -8,13 +8,24 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from scaffoldlab.cli.common import add_simulation, add_task, progress_bar, quiet, task_name
-from scaffoldlab.cli.plan import add_vlm, make_planner, refuse_options
+from scaffoldlab.cli.common import add_simulation, add_task, check_noise, progress_bar, quiet, task_name
+from scaffoldlab.cli.plan import PLANNER_OPTIONS, add_vlm, make_planner, refuse_options
 from scaffoldlab.errors import ScaffoldError
 
 if TYPE_CHECKING:
     from scaffoldlab.evaluation.replan import Replanner
     from scaffoldlab.specs.models import Composition
+
+REPLANNERS = ("scripted", "perturbed", "vlm", "replay")
+"""Who can plan again."""
+
+REPLAN_OPTIONS = {
+    "perturb": ("perturbed",),
+    "ledger": ("vlm", "replay"),
+    "replan_error": REPLANNERS,
+    "replan_steps": REPLANNERS,
+}
+"""Options of this command that are for planning again, and the planners that have them."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,16 +33,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_task(parser)
     parser.add_argument("--checkpoint", default="best", help="latest, best, or the path of an rsl_rl checkpoint")
     parser.add_argument("--plans", type=Path, default=None, help="plan library; by default the oracle's test split")
-    parser.add_argument("--noise", type=float, default=0.0, help="noise of the oracle's waypoints [m]")
+    parser.add_argument(
+        "--noise", type=float, default=None, help="noise of the oracle's waypoints [m]; by default none"
+    )
     parser.add_argument("--episodes", type=int, default=None, help="initial states; by default all of --plans, or 100")
     parser.add_argument("--trials", type=int, default=1, help="episodes per state and policy")
     parser.add_argument(
-        "--replan", choices=["scripted", "perturbed", "vlm", "replay"], nargs="?", const="scripted", default=None,
+        "--replan", choices=REPLANNERS, nargs="?", const="scripted", default=None,
         help="also let a planner plan again where tracking fails; by default the oracle",
     )  # fmt: skip
     parser.add_argument("--perturb", default="", metavar="NAME=VALUE,...", help="errors of --replan perturbed")
     parser.add_argument("--replan-error", type=float, default=None, help="tracking error that counts as failing [m]")
-    parser.add_argument("--replan-steps", type=int, default=20, help="control steps in a row that it lasts")
+    parser.add_argument(
+        "--replan-steps", type=int, default=None, help="control steps in a row that it lasts; by default 20"
+    )
     parser.add_argument("--no-film", action="store_true", help="leave the video and the pictures out of the report")
     parser.add_argument("--out", type=Path, default=Path("outputs/evaluation"), help="folder of the report")
     add_vlm(parser)
@@ -43,15 +58,8 @@ def run(args: argparse.Namespace) -> None:
     """Evaluates and prints the headline."""
     if args.trials < 1 or (args.episodes is not None and args.episodes < 1):
         raise ScaffoldError(f"evaluate: --trials is {args.trials}, --episodes {args.episodes}; allowed: at least 1.")
-    if args.perturb and args.replan != "perturbed":
-        raise ScaffoldError(
-            f"evaluate: --perturb is for --replan perturbed; got --replan {args.replan or 'not at all'}."
-        )
-    if args.ledger and args.replan not in ("vlm", "replay"):
-        raise ScaffoldError(
-            f"evaluate: --ledger is for --replan vlm and replay; got --replan {args.replan or 'not at all'}."
-        )
-    refuse_options(args, args.replan, "--replan")
+    check_noise(args)
+    refuse_options(args, args.replan, "--replan", PLANNER_OPTIONS | REPLAN_OPTIONS)
     from scaffoldlab.planners.making import SPLIT_PLANS, scripted_library, split_seed
     from scaffoldlab.plans.library import PlanLibrary
     from scaffoldlab.specs.models import load_task
@@ -61,7 +69,8 @@ def run(args: argparse.Namespace) -> None:
         library = PlanLibrary.load(args.plans, task=name)
     else:
         seed = split_seed(name, "test")
-        library = scripted_library(load_task(name), count=args.episodes or SPLIT_PLANS, seed=seed, noise=args.noise)
+        count, noise = args.episodes or SPLIT_PLANS, args.noise or 0.0
+        library = scripted_library(load_task(name), count=count, seed=seed, noise=noise)
     checkpoint = find_checkpoint(name, args.checkpoint)
     replanner = _replanner(args, load_task(name))
     from scaffoldlab.evaluation.evaluate import first_plans
@@ -88,7 +97,8 @@ def _replanner(args: argparse.Namespace, composition: "Composition") -> "Replann
 
     ledger = args.ledger or args.out / "replan.ledger.jsonl"
     planner = make_planner(composition, argparse.Namespace(**vars(args) | {"planner": args.replan}), ledger)
-    return Replanner(planner, error=args.replan_error, steps=args.replan_steps, concurrency=args.concurrency)
+    steps = 20 if args.replan_steps is None else args.replan_steps
+    return Replanner(planner, error=args.replan_error, steps=steps, concurrency=args.concurrency)
 
 
 def evaluate(

@@ -1,10 +1,20 @@
 """``scaffoldlab plan``: renders the initial states, plans, validates, writes a library and a picture per plan."""
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scaffoldlab.cli.common import add_simulation, add_task, progress_bar, quiet, task_name
+from scaffoldlab.cli.common import (
+    add_simulation,
+    add_task,
+    check_noise,
+    picture_states,
+    progress_bar,
+    quiet,
+    refuse_option,
+    task_name,
+)
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.planners.base import ORACLE_PARTS
 from scaffoldlab.planners.making import SPLIT_PLANS, SPLITS
@@ -21,6 +31,14 @@ PLANNER_OPTIONS = {
     "check_collisions": ("perturbed", "vlm", "replay"),
 }
 """Options that change plans, and the planners that have them."""
+
+OWN_OPTIONS = {
+    "perturb": ("perturbed",),
+    "recorded": ("prerecorded",),
+    "ledger": ("vlm", "replay"),
+    "examples": ("vlm", "replay"),
+}
+"""The same, of those that only some of the commands with a planner have."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pictures", type=int, default=None, help="pictures of plans to draw; by default all")
     add_vlm(parser)
     parser.add_argument("--examples", type=Path, default=None, help="plans that went well, for a model's prompts")
-    parser.add_argument("--shots", type=int, default=3, help="of --examples, those drawn into each prompt")
+    parser.add_argument(
+        "--shots", type=int, default=None, help="of --examples, those drawn into each prompt; by default 3"
+    )
     parser.add_argument("--ledger", type=Path, default=None, help="file of recorded calls; by default in --out")
     add_simulation(parser)
 
@@ -71,13 +91,13 @@ def run(args: argparse.Namespace) -> None:
     """Makes the library."""
     if args.num_plans is None:
         args.num_plans = SPLIT_PLANS if args.split else 64
-    if args.num_plans < 1 or args.noise < 0:
-        raise ScaffoldError(
-            f"plan: --num-plans is {args.num_plans} and --noise {args.noise}; allowed: at least 1, and 0 or more."
-        )
-    if args.perturb and args.planner != "perturbed":
-        raise ScaffoldError(f"plan: --perturb is for --planner perturbed; got --planner {args.planner}.")
-    from scaffoldlab.planners.making import make_library, scripted_library, split_seed
+    if args.num_plans < 1 or (args.shots is not None and args.shots < 1):
+        raise ScaffoldError(f"plan: --num-plans is {args.num_plans}, --shots {args.shots}; allowed: at least 1.")
+    check_noise(args)
+    refuse_options(args, args.planner, "--planner", PLANNER_OPTIONS | OWN_OPTIONS)
+    if args.examples is None:
+        refuse_option(args, "shots", "--examples; got none. Leave it out, or give --examples.")
+    from scaffoldlab.planners.making import make_library, split_seed
     from scaffoldlab.specs.models import load_task
 
     composition = load_task(task_name(args.task))
@@ -91,14 +111,9 @@ def run(args: argparse.Namespace) -> None:
         images = None
         with progress_bar(console) as bar:
             if wanted:
-                from scaffoldlab.tasks.rendering import render_initial_states
-
-                job = bar.add_task("pictures", total=wanted)
-                states = scripted_library(composition, count=wanted, seed=seed)
-                images = render_initial_states(
-                    name, states, device=args.device, overrides=tuple(args.overrides),
-                    on_picture=lambda done: bar.update(job, completed=done),
-                )  # fmt: skip
+                images = picture_states(
+                    composition, bar, count=wanted, seed=seed, device=args.device, overrides=args.overrides
+                )
             job = bar.add_task("plans", total=args.num_plans)
             failures: dict[int, str] = {}
 
@@ -125,15 +140,10 @@ def _examples(args: argparse.Namespace, task: str) -> "Examples | None":
     """The examples of ``--examples``."""
     if args.examples is None:
         return None
-    if args.planner not in ("vlm", "replay") or args.shots < 1:
-        raise ScaffoldError(
-            f"plan: --examples are for --planner vlm and replay, and --shots at least 1; got --planner {args.planner} "
-            f"and --shots {args.shots}."
-        )
     from scaffoldlab.planners.refine import FewShot
     from scaffoldlab.plans.library import PlanLibrary
 
-    return FewShot(PlanLibrary.load(args.examples, task=task), count=args.shots)
+    return FewShot(PlanLibrary.load(args.examples, task=task), count=args.shots or 3)
 
 
 def _states(args: argparse.Namespace) -> str:
@@ -183,19 +193,28 @@ def make_planner(
     return vlm_planner(settings, ledger=ledger, check=check, examples=examples, **oracle_part)
 
 
-def refuse_options(args: argparse.Namespace, planner: str | None, argument: str) -> None:
+def refuse_options(
+    args: argparse.Namespace, planner: str | None, argument: str,
+    options: Mapping[str, Sequence[str]] = PLANNER_OPTIONS,
+) -> None:  # fmt: skip
     """Refuses options that the planner of an argument does not have.
 
+    Args:
+        args: Arguments of the command.
+        planner: The planner, or None where the command plans nothing.
+        argument: The argument that names it.
+        options: Options, and the planners that have them.
+
     Raises:
-        ScaffoldError: One of them is set.
+        ScaffoldError: One of them is given.
     """
-    for option, planners in PLANNER_OPTIONS.items():
-        value = getattr(args, option)
-        if planner not in planners and (value is True or value not in (None, False, 1)):
-            raise ScaffoldError(
-                f"--{option.replace('_', '-')} is for plans by {', '.join(planners)}; got {argument} "
-                f"{planner or 'not at all'}."
-            )
+    got = f"{argument} {planner}" if planner else f"no {argument}"
+    for option, planners in options.items():
+        if planner not in planners:
+            refuse_option(
+                args, option,
+                f"plans by {', '.join(planners)}; got {got}. Leave it out, or let one of these plan.",
+            )  # fmt: skip
 
 
 def _baseline(composition: "Composition", args: argparse.Namespace) -> "Planner":

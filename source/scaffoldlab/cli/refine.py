@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scaffoldlab.cli.common import add_simulation, add_task, progress_bar, quiet, task_name
+from scaffoldlab.cli.common import add_simulation, add_task, picture_states, progress_bar, quiet, task_name
 from scaffoldlab.cli.evaluate import find_checkpoint
 from scaffoldlab.cli.plan import PLANNER_OPTIONS, add_vlm, make_planner
 from scaffoldlab.errors import ScaffoldError, unknown_name
@@ -62,14 +62,7 @@ def run(args: argparse.Namespace) -> None:
     with quiet(args.out / "console.log") as console, progress_bar(console) as bar:
 
         def pictures(seed: int, count: int):
-            from scaffoldlab.planners.making import scripted_library
-            from scaffoldlab.tasks.rendering import render_initial_states
-
-            job = bar.add_task("pictures", total=count)
-            return render_initial_states(
-                name, scripted_library(composition, count=count, seed=seed), device=args.device, overrides=overrides,
-                on_picture=lambda done: bar.update(job, completed=done),
-            )  # fmt: skip
+            return picture_states(composition, bar, count=count, seed=seed, device=args.device, overrides=overrides)
 
         def rollout(library: PlanLibrary) -> "Outcome":
             return outcome(run_policy(name, checkpoint, library, args, overrides, bar), len(library))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from scaffoldlab.cli.common import add_simulation, add_task, quiet, task_name
+from scaffoldlab.cli.common import add_simulation, add_task, check_noise, quiet, task_name
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.files import keep_settings
 
@@ -27,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="library that chooses the best checkpoint; by default oracle",
     )
-    parser.add_argument("--noise", type=float, default=0.0, help="noise of the oracle's waypoints [m]")
+    parser.add_argument(
+        "--noise", type=float, default=None, help="noise of the oracle's waypoints [m]; by default none"
+    )
     parser.add_argument("--num-envs", type=int, default=256, help="envs")
     parser.add_argument("--minutes", type=float, default=4.0, help="wall time at most")
     parser.add_argument("--iterations", type=int, default=2000, help="PPO iterations at most")
@@ -38,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Trains and prints the path of the best checkpoint."""
+    check_noise(args)
     from scaffoldlab.planners.making import scripted_library, split_seed
     from scaffoldlab.plans.library import PlanLibrary
     from scaffoldlab.specs.models import load_task
@@ -47,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
     if args.plans:
         library = PlanLibrary.load(args.plans, task=name)
     else:
-        library = scripted_library(composition, count=64, seed=split_seed(name, "train"), noise=args.noise)
+        library = scripted_library(composition, count=64, seed=split_seed(name, "train"), noise=args.noise or 0.0)
     if args.validation:
         validation = PlanLibrary.load(args.validation, task=name)
     else:

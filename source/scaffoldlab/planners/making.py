@@ -235,10 +235,13 @@ def make_library(
         on_plan: Called after each plan with its index and, if it failed, the reason.
 
     Raises:
-        ScaffoldError: Not one plan succeeded.
+        ScaffoldError: Not one plan succeeded, or the noise is negative or not finite.
         LedgerError: A call to a model could not be recorded: the disk is full.
     """
-
+    if not 0 <= noise < np.inf:
+        raise ScaffoldError(
+            f"{composition.task.name}: the noise of the waypoints has standard deviation {noise} m; allowed: 0 or more."
+        )
     requests = [
         make_request(
             composition, seed=seed, index=index, waypoint_count=waypoint_count, image=images[index] if images else None
@@ -258,6 +261,27 @@ def make_library(
 def scripted_library(composition: Composition, *, count: int, seed: int, noise: float = 0.0) -> PlanLibrary:
     """A library of the scripted oracle's plans, in memory and without a simulator."""
     return make_library(composition, ScriptedPlanner(composition.task.oracle), count=count, seed=seed, noise=noise)
+
+
+def still_library(composition: Composition, *, count: int, seed: int) -> PlanLibrary:
+    """Plans in which nothing moves, one for each of the initial states 0..count - 1 of a seed, to restore and render.
+
+    Plan i is that of state i, also where the oracle has no plan.
+    """
+
+    def still(index: int) -> Plan:
+        state = sample_initial_state(composition, seed=seed, index=index)
+        request = make_request(composition, seed=seed, index=index, state=state)
+        return Plan(
+            task=request.task,
+            keypoints=request.keypoints,
+            keypoints_e=np.stack([request.keypoints_e] * 2),
+            wrist_e=np.stack([state["hand"]] * 2),
+            initial_state=state,
+            provenance={"seed": seed, "index": index},
+        )
+
+    return PlanLibrary(tuple(still(index) for index in range(count)))
 
 
 def split_seed(task: str, split: str, seed: int = 0) -> int:

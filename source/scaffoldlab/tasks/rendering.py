@@ -98,6 +98,9 @@ def render_initial_states(
 ) -> list[RgbdImage]:
     """RGB-D pictures of the initial state of every plan, in order.
 
+    For a picture of every initial state of a seed give
+    :func:`~scaffoldlab.planners.making.still_library`: a planner may have left states out of its library.
+
     Args:
         task: Task name.
         library: Plans; only their initial states matter.
