@@ -440,7 +440,7 @@ def test_schema_can_be_piped_into_a_file(capsys):
         (["--perturb", "pixel_px=9", "--replan", "vlm"], "--perturb is for plans by perturbed; got --replan vlm"),
         (["--ledger", "l.jsonl", "--replan"], "--ledger is for plans by vlm, replay; got --replan scripted"),
         (["--replan-error", 0.02], "--replan-error is for plans by scripted, perturbed, vlm, replay; got no --replan"),
-        (["--replan-steps", 1], "--replan-steps is for plans by scripted, perturbed, vlm, replay; got no --replan at"),
+        (["--replan-steps", 1], "--replan-steps is for plans by scripted, perturbed, vlm, replay; got no --replan"),
         (["--votes", 3, "--replan"], "--votes is for plans by perturbed, vlm; got --replan scripted"),
         (["--oracle", "keypoints"], "--oracle is for plans by perturbed, vlm, replay; got no --replan"),
     ],
@@ -474,3 +474,9 @@ def test_replanner_needs_a_plan_at_a_time():
 
     with pytest.raises(ScaffoldError, match="concurrency 0, .* at least 1"):
         Replanner(Any(), concurrency=0)
+
+
+def test_fresh_demo_deletes_an_earlier_demo_and_nothing_else(tmp_path, capsys):
+    (kept := tmp_path / "thesis.tex").write_text("years of work")
+    assert main(["demo", "--fresh", "--out", str(tmp_path), "--noise", "0.01"]) == 1
+    assert "--fresh deletes the folder of an earlier demo" in capsys.readouterr().err and kept.is_file()

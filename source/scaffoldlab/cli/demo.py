@@ -11,6 +11,7 @@ from rich.console import Console
 from scaffoldlab.cli import evaluate as evaluate_command
 from scaffoldlab.cli.common import add_simulation, add_task, check_noise, picture_states, progress_bar, quiet, task_name
 from scaffoldlab.cli.plan import PLANNER_OPTIONS, add_vlm, make_planner
+from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.files import keep_settings
 
 SPLITS = {"train": 64, "validation": 64, "test": 100}
@@ -18,6 +19,9 @@ SPLITS = {"train": 64, "validation": 64, "test": 100}
 
 SETTINGS = ("task", "planner", "model", "noise", "seed", "num_envs", "device", "overrides", *PLANNER_OPTIONS)
 """Arguments that cannot change when a run goes on."""
+
+MARK = "settings.json"
+"""The file that says that a folder is a demo's."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,9 +45,9 @@ def run(args: argparse.Namespace) -> None:
     name = task_name(args.task)
     started = time.monotonic()
     if args.fresh:
-        shutil.rmtree(args.out, ignore_errors=True)
+        _start_over(args.out)
     args.planner = "vlm" if args.model or os.environ.get("SCAFFOLDLAB_MODEL") else "scripted"
-    keep_settings(args.out / "settings.json", {key: getattr(args, key) for key in SETTINGS} | {"task": name})
+    keep_settings(args.out / MARK, {key: getattr(args, key) for key in SETTINGS} | {"task": name})
     with quiet(args.out / "console.log") as console:
         from scaffoldlab.cli.train import train
 
@@ -59,6 +63,20 @@ def run(args: argparse.Namespace) -> None:
             highlight=False,
         )
         console.print(f"report:  {args.out / 'index.html'}\nmetrics: {args.out / 'metrics.json'}", highlight=False)
+
+
+def _start_over(folder: Path) -> None:
+    """Deletes the folder of an earlier demo, and no other.
+
+    Raises:
+        ScaffoldError: Something else is in it.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).is_file():
+        raise ScaffoldError(
+            f"demo: --fresh deletes the folder of an earlier demo; got {folder}, which has no {MARK}. Choose another "
+            "--out, or delete it by hand."
+        )
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _library(name: str, split: str, count: int, args: argparse.Namespace, console: Console):
