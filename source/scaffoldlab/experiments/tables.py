@@ -210,10 +210,12 @@ def as_csv(experiment: ExperimentSpec, result: GridResult) -> str:
 
 
 def plot(experiment: ExperimentSpec, result: GridResult) -> bytes:
-    """Bars by task and row as in figure 4, or lines over the rows as in figures 7 and 11, as PNG."""
-    tasks, rows = experiment.tasks, [row.name for row in experiment.rows]
-    rates = np.array([[success(result, task, row) for row in experiment.rows] for task in tasks]) * 100  # (.., .., 2)
-    with new_figure(3.2, width=max(5.0, 1.1 * len(tasks) + 2)) as (figure, axes):
+    """What was measured, as PNG: bars by task and row as in figure 4, or lines over the rows as in figures 7 and 11."""
+    measured = {row for _, row, _ in result.metrics}
+    shown = [row for row in experiment.rows if row.name in measured]
+    tasks, rows = experiment.tasks, [row.name for row in shown]
+    rates = np.array([[success(result, task, row) for row in shown] for task in tasks]) * 100  # (tasks, rows, 2)
+    with new_figure(3.2, width=max(7.0, 1.1 * len(tasks) + 2)) as (figure, axes):
         if experiment.axis:
             at = [float(name.split()[0]) for name in rows]
             for task, values, color in zip(tasks, rates, SERIES, strict=False):
