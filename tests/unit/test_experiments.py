@@ -471,7 +471,7 @@ def test_one_row_is_told_task_by_task_with_its_training(tmp_path):
     text = markdown(spec, "quick", PROTOCOLS["quick"], made)
     assert "| move_apple | 60 ± 10 | 20 | 50 | 1.5 | 90 |" in text
     assert "| hammer | 60 ± 10 | 20 | 50 | 1.5 | - |" in text
-    assert "10 minutes (20 (hammer, close_pliers)) of training" in text
+    assert "10 minutes, or 20 (hammer, close_pliers) of training" in text
     assert "- on a CPU `env.curriculum.threshold.params.final_fraction=1` (hammer)" in text
     assert "`env.rewards.task_success.weight=2`, " in text
 

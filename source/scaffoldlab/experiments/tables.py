@@ -140,8 +140,8 @@ def _differences(experiment: ExperimentSpec) -> list[str]:
 
 def _minutes(experiment: ExperimentSpec, protocol: Protocol) -> str:
     minutes = {name: protocol.minutes_of(load_task(name).task) for name in experiment.tasks}
-    others = ", ".join(_named({name: f"{m:g}" for name, m in minutes.items() if m != protocol.minutes}))
-    return f"{protocol.minutes:g} minutes" + (f" ({others})" if others else "")
+    others = _named({name: f", or {m:g}" for name, m in minutes.items() if m != protocol.minutes})
+    return f"{protocol.minutes:g} minutes" + "".join(others)
 
 
 def _named(by_task: dict[str, str]) -> list[str]:
