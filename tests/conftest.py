@@ -25,9 +25,22 @@ LONGEST_FIRST = [
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts them first; it wants ``--no-loadscope-reorder``, or xdist sorts by the number of tests."""
+    """Puts them first; it wants ``--no-loadscope-reorder``, or xdist sorts by the number of tests.
+
+    In a file, the tests with an env of one ``task`` stand together, where the first of them was: opening it again for
+    the next one takes seconds.
+    """
     rank = {name: number for number, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+    first: dict[object, int] = {}
+
+    def group(item: pytest.Item) -> object:
+        simulated = "simulation" in getattr(item, "fixturenames", ())
+        params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        return item.path, params.get("task") if simulated else None
+
+    for number, item in enumerate(items):
+        first.setdefault(group(item), number)
+    items.sort(key=lambda item: (rank.get(item.path.name, len(rank)), first[group(item)]))
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import imageio_ffmpeg
+import numpy as np
 import onnx
 import pytest
 import yaml
@@ -68,6 +70,22 @@ def test_experiment_plans_trains_imitates_evaluates_and_writes_its_tables(out):
     measured = [json.loads(path.read_text()) for path in made(out, "evaluate-*/metrics.json")]
     (pupil,) = (m for m in measured if m["checkpoint"] == str(policy))
     assert pupil["replanned_success_rate"] == 1
+
+
+def test_evaluation_is_filmed(out, tmp_path):
+    """Two episodes of 100 steps: a picture at the start and every fourth step, side by side, 1280 pixels wide."""
+    (checkpoint,) = made(out, "train-*/model_best.pt")
+    call(
+        "evaluate", "--task", "easy_apple", "--checkpoint", checkpoint, "--episodes", 2, "--device", "cpu",
+        "--out", tmp_path,
+    )  # fmt: skip
+    reader = imageio_ffmpeg.read_frames(str(tmp_path / "episodes.mp4"))
+    width, height = next(reader)["size"]
+    frames = [np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader]
+    assert (width, height) == (1280, 374) and len(frames) == 1 + 96 // 4
+    first, last = (frame[52:340].astype(float) for frame in (frames[0], frames[-1]))  # the tiles, without captions
+    assert first.std() > 20 and np.abs(last - first).max() > 60  # it shows something, and something moves
+    assert (tmp_path / "index.html").stat().st_size > 100_000
 
 
 def test_policy_is_exported(out, tmp_path):

@@ -139,16 +139,6 @@ def test_oracle_that_plans_again_rescues_plans_that_were_wrong(env, oracle):
     assert replanner.count > 0 and again.success_rate > once.success_rate + 0.2
 
 
-@pytest.mark.parametrize("task", ["move_apple", "open_drawer", "close_pliers"])
-def test_present_state_at_the_start_is_the_initial_state(simulation, task):
-    plan, _ = start(simulation.env(task, num_envs=NUM_ENVS, overrides=("presets=paper",)))
-    for number in (0, 7):
-        state, expected = plan.state(number), plan.library.plans[number].initial_state
-        assert list(state) == list(expected)
-        for name in state:
-            np.testing.assert_allclose(state[name], expected[name], atol=1e-5)
-
-
 # --- a model --------------------------------------------------------------------------------------------------------
 
 APPLE, PUSH = (150, 20, 25), (0.15, 0.0, 0.0)

@@ -25,35 +25,42 @@ def scanned(tmp_path_factory):
     return scan
 
 
+BALL, BRICKS = 0.015, 5
+"""Radius [m]; how many."""
+
+
 @pytest.fixture(scope="module")
-def cup(scanned):
-    return scanned("cup", shapes.cup())
+def things(scanned):
+    """A cup, a ball and a brick: their USD files and sizes [m]."""
+    brick = trimesh.creation.box((0.12, 0.08, 0.05))
+    return scanned("cup", shapes.cup()), scanned("ball", trimesh.creation.icosphere(3, BALL)), scanned("brick", brick)
 
 
-@pytest.mark.parametrize("physics", ENGINES)
-def test_ball_dropped_into_a_scanned_cup_stays_inside(cup, scanned, physics):
-    usd, size = cup
-    ball, _ = scanned("ball", trimesh.creation.icosphere(3, 0.015))
-    height = size[2]
-    poses = drop(
-        [Body("cup", usd, (0, 0, height / 2 + 0.01, *FLAT)), Body("ball", ball, (0.005, 0, height + 0.08, *FLAT))],
-        physics=physics,
-    )
-    resting, falling = poses[-1]
-    assert np.linalg.norm((falling - resting)[:2]) < 0.04 - 0.004 - 0.015 + 0.002  # within the wall
-    assert falling[2] - 0.015 < resting[2]  # below the middle of the cup
-    assert falling[2] > 0.015  # on its bottom, not through it
+@pytest.fixture(scope="module", params=ENGINES)
+def dropped(request, things):
+    """Five seconds of one drop: poses of the cup and the ball above it, and of the bricks, a metre beside."""
+    (cup, (*_, cup_height)), (ball, _), (brick, (*_, height)) = things
+    bodies = [
+        Body("cup", cup, (0, 0, cup_height / 2 + 0.01, *FLAT)),
+        Body("ball", ball, (0.005, 0, cup_height + 0.08, *FLAT)),
+    ]
+    bodies += [Body(f"brick_{n}", brick, (1, 0, float(height * (n + 0.5) + 0.0002 * n), *FLAT)) for n in range(BRICKS)]
+    poses = drop(bodies, physics=request.param, seconds=5.0)
+    return poses[:, :2], poses[:, 2:]
 
 
-@pytest.mark.parametrize("physics", ENGINES)
-def test_scanned_boxes_stand_five_high_for_five_seconds(scanned, physics):
-    usd, size = scanned("brick", trimesh.creation.box((0.12, 0.08, 0.05)))
-    heights = size[2] * (np.arange(5) + 0.5) + 0.0002 * np.arange(5)
-    poses = drop(
-        [Body(f"brick_{n}", usd, (0, 0, float(z), *FLAT)) for n, z in enumerate(heights)], physics=physics, seconds=5.0
-    )
-    np.testing.assert_allclose(poses[-1, :, 2], size[2] * (np.arange(5) + 0.5), atol=0.004)
-    assert np.abs(poses[-1, :, :2]).max() < 0.005
+def test_ball_dropped_into_a_scanned_cup_stays_inside(dropped):
+    resting, falling = dropped[0][-1]
+    assert np.linalg.norm((falling - resting)[:2]) < 0.04 - 0.004 - BALL + 0.002  # within the wall
+    assert falling[2] - BALL < resting[2]  # below the middle of the cup
+    assert falling[2] > BALL  # on its bottom, not through it
+
+
+def test_scanned_boxes_stand_five_high_for_five_seconds(dropped, things):
+    height = things[2][1][2]
+    bricks = dropped[1][-1]
+    np.testing.assert_allclose(bricks[:, 2], height * (np.arange(BRICKS) + 0.5), atol=0.004)
+    assert np.abs(bricks[:, :2] - (1, 0)).max() < 0.005
 
 
 def test_scan_drops_the_object_on_both_engines_and_reports_it(tmp_path):

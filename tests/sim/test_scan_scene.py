@@ -11,6 +11,7 @@ import yaml
 from conftest import ROOT
 from desks import OBJECTS, make_desk
 from scaffoldlab.files import write_atomic
+from scaffoldlab.planners.making import scripted_library
 from scaffoldlab.scan.captures.capture import Capture
 from scaffoldlab.scan.render import renderer_of
 from scaffoldlab.scan.scenes.new_task import write_task
@@ -82,7 +83,14 @@ def test_new_task_is_planned_on_its_picture(root, tmp_path):
 
 
 def test_new_task_trains_at_once(root, tmp_path):
-    done = call("train", "--task", "tidy_desk", "--minutes", 0.05, "--num-envs", 128, "--out", tmp_path / "run")
+    """On plans for 64 states, as by default; validation on as many would take eight times as many envs."""
+    plans = scripted_library(load_task("tidy_desk"), count=64, seed=0)
+    plans.save(tmp_path / "train.plans.npz")
+    plans.subset([0]).save(tmp_path / "validation.plans.npz")
+    done = call(
+        "train", "--task", "tidy_desk", "--num-envs", 8, "--iterations", 1, "--plans", tmp_path / "train.plans.npz",
+        "--validation", tmp_path / "validation.plans.npz", "--out", tmp_path / "run",
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     curve = json.loads((tmp_path / "run/training.json").read_text())["curve"]
     assert len(curve) > 0 and all(np.isfinite(point["tracking_error_m"]) for point in curve)

@@ -73,31 +73,14 @@ def test_training_that_was_killed_goes_on_where_it_was(run):
 
 def test_short_training_beats_following_the_plan_with_an_open_hand(run, tmp_path):
     done = call(
-        "evaluate", *DRAWER, "--checkpoint", run / "model_best.pt", "--episodes", 32, "--out", tmp_path / "report"
-    )
+        "evaluate", *DRAWER, "--checkpoint", run / "model_best.pt", "--episodes", 32, "--no-film",
+        "--out", tmp_path / "report",
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "report/metrics.json").read_text())
     print({k: metrics[k] for k in ("success_rate", "zero_action_success_rate", "best_timed_close_success_rate")})
     assert metrics["success_rate"] >= metrics["zero_action_success_rate"] + 0.2
-    assert (tmp_path / "report/index.html").stat().st_size > 100_000
-
-
-def test_checkpoint_of_another_observation_size_is_refused_with_both_sizes(run, tmp_path):
-    done = call(
-        "evaluate", *DRAWER, "--checkpoint", run / "model_best.pt", "--episodes", 4, "--out", tmp_path / "report",
-        "env.observations.policy.future_plan.params.offsets=[0,5]",
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert f"checkpoint {run / 'model_best.pt'}: it does not fit this env" in done.stderr
-    assert "size mismatch" in done.stderr and "same overrides as in training" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_file_that_is_no_checkpoint_is_refused_by_name(tmp_path):
-    wrong = tmp_path / "model.pt"
-    wrong.write_bytes(b"not a checkpoint")
-    done = call("evaluate", *DRAWER, "--checkpoint", wrong, "--episodes", 4, "--out", tmp_path / "report")
-    assert done.returncode == 1 and f"checkpoint {wrong}: not a readable rsl_rl checkpoint" in done.stderr
+    assert (tmp_path / "report/index.html").stat().st_size > 80_000  # the film: test_experiment.py
 
 
 def test_full_disk_ends_training_with_a_message_and_keeps_what_was_finished(small_disk):
