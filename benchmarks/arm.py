@@ -8,7 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from scaffoldlab.evaluation.rollout import TIMED_CLOSES, run_episodes, zero_action
+from scaffoldlab.evaluation.episodes import ZERO_ACTION
+from scaffoldlab.evaluation.rollout import BASELINES, run_episodes
 from scaffoldlab.planners.making import scripted_library, split_seed
 from scaffoldlab.specs.models import load_task
 from scaffoldlab.tasks.simulation import make_cfg, open_cfg, physics_name
@@ -35,12 +36,11 @@ def main() -> None:
 def measure(task: str) -> None:
     """Prints where it ran, and a row of the table."""
     library = scripted_library(load_task(task), count=COUNT, seed=split_seed(task, "test"))
-    policies = {"zero action": zero_action, **TIMED_CLOSES}
-    cfg = make_cfg(task, num_envs=COUNT * len(policies), seed=0)
+    cfg = make_cfg(task, num_envs=COUNT * len(BASELINES), seed=0)
     print(f"> {physics_name(cfg)} on {cfg.sim.device}")
     with open_cfg(cfg, load_task(task).task.env_id) as env:
-        rates = {e.policy: e.success_rate for e in run_episodes(env, library, policies)}
-        zero = rates.pop("zero action")
+        rates = {e.policy: e.success_rate for e in run_episodes(env, library, BASELINES)}
+        zero = rates.pop(ZERO_ACTION)
         print(f"> | {task} | {max(rates.values()):.0%} | {zero:.0%} |", flush=True)
         os._exit(0)  # closing an engine can take its time
 

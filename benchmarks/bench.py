@@ -61,7 +61,7 @@ def main() -> None:
         "kernel": kernel,
         "throughput": throughput,
     }
-    path = Path("outputs/bench.json")
+    path = Path(__file__).parents[1] / "outputs/bench.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(result, indent=2) + "\n")
     targets = {

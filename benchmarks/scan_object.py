@@ -14,6 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import shapes  # the truth that the tests use
 
@@ -61,21 +63,11 @@ def measure(faces: int) -> str:
 def memory_of(pid: int) -> int:
     """Memory of a process and of all that it has started, what they share counted once [bytes]."""
     total = 0
-    for process in (pid, *children_of(pid)):
-        with contextlib.suppress(OSError):
-            lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-            total += sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    with contextlib.suppress(psutil.Error):  # some end meanwhile
+        for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                total += process.memory_full_info().pss
     return total
-
-
-def children_of(pid: int) -> list[int]:
-    """Processes that a process has started, and those that they have."""
-    found = []
-    with contextlib.suppress(OSError):
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            for child in (thread / "children").read_text().split():
-                found += [int(child), *children_of(int(child))]
-    return found
 
 
 if __name__ == "__main__":

@@ -10,7 +10,10 @@ nothing of a posture that the task has already enters the search, but the hand's
 come last, e.g. ``physics=newton_mjwarp``; a posture has to hold on the other engine too.
 """
 
+from __future__ import annotations
+
 import argparse
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,9 +21,13 @@ import yaml
 from isaaclab.utils.math import quat_apply, quat_from_euler_xyz
 
 from scaffoldlab.planners.making import scripted_library
-from scaffoldlab.specs.models import load_task
+from scaffoldlab.specs.models import Composition, load_task
 from scaffoldlab.tasks.simulation import open_env
+from scaffoldlab.terms.observations import plan_of
 from scaffoldlab.usd.reader import joint_limits
+
+if TYPE_CHECKING:
+    from isaaclab.envs import ManagerBasedRLEnv
 
 # A candidate is 37 numbers: roll, pitch, grasp centre x y z, then the open and the closed joints of index, middle, ring
 # and thumb. The search moves along a few directions in them, each with its own spread.
@@ -78,29 +85,31 @@ def main() -> None:
     print(yaml.safe_dump(_as_yaml(composition, found), sort_keys=False, default_flow_style=None))
 
 
-def _evaluate(env, composition, candidates, args, generation):
-    """Scores and success shares of the candidates, shapes (C,) and (C,)."""
-    trials = args.trials
-    plan = env.command_manager.get_term("plan")
+def _evaluate(
+    env: ManagerBasedRLEnv, composition: Composition, candidates: np.ndarray, args: argparse.Namespace, generation: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and success shares of the candidates, shapes (C, 37) -> (C,) and (C,)."""
+    trials, device = args.trials, env.device
+    plan = plan_of(env)
     robot = plan.robot
     count = len(candidates) * trials
     plan.use(scripted_library(composition, count=count, seed=1000 + generation))
-    plan.assign(torch.arange(count))
-    rows = torch.as_tensor(np.repeat(candidates, trials, 0), dtype=torch.float32)
+    plan.assign(torch.arange(count, device=device))
+    rows = torch.as_tensor(np.repeat(candidates, trials, 0), dtype=torch.float32, device=device)
     plan.wrist_tracks[..., 3:5] = rows[:, None, :2]
     plan.initial_states["hand"][:, 3:5] = rows[:, :2]
-    palm = quat_from_euler_xyz(*(torch.full((count,), a) for a in np.radians(composition.robot.palm_rpy_deg)))
-    robot.center = quat_apply(palm, rows[:, CENTER:OPEN])
+    palm_rpy = torch.as_tensor(np.radians(composition.robot.palm_rpy_deg), dtype=torch.float32, device=device)
+    robot.center = quat_apply(quat_from_euler_xyz(*palm_rpy.expand(count, 3).T), rows[:, CENTER:OPEN])
     robot.open, robot.close = rows[:, OPEN:CLOSE], rows[:, CLOSE:]
     plan.lenient = True
     env.reset()
     close_at = _close_step(composition, plan.steps)
-    score = torch.zeros(count)
-    action = torch.zeros(count, env.action_manager.total_action_dim)
+    score = torch.zeros(count, device=device)
+    action = torch.zeros(count, env.action_manager.total_action_dim, device=device)
     # One trial goes without noise: what noise shakes loose may jam without it.
-    sigma = torch.linspace(0, args.noise, trials).repeat(len(candidates))[:, None]
+    sigma = torch.linspace(0, args.noise, trials, device=device).repeat(len(candidates))[:, None]
     for step in range(plan.steps - 1):
-        action[:, :6] = sigma * torch.randn(count, 6)
+        action[:, :6] = sigma * torch.randn(count, 6, device=device)
         action[:, 6:] = float(step >= close_at)
         env.step(action)
         score += torch.exp(-args.beta * plan.distance.error) / plan.steps
@@ -109,7 +118,7 @@ def _evaluate(env, composition, candidates, args, generation):
             score -= 20 * plan.distance.error
     success = plan.succeeded.float()
     score = torch.nan_to_num(score, nan=-100.0)  # an object that was squeezed away too fast for the engine
-    both = torch.stack([score + success, success]).view(2, -1, trials).mean(-1).numpy()
+    both = torch.stack([score + success, success]).view(2, -1, trials).mean(-1).cpu().numpy()
     return both[0], both[1]
 
 
@@ -134,7 +143,7 @@ def _directions(*, roll: bool, each: bool, opened: bool) -> tuple[np.ndarray, np
     return directions, np.array([spread for _, spread in found])
 
 
-def _limits(composition) -> np.ndarray:
+def _limits(composition: Composition) -> np.ndarray:
     """Least and largest candidate, shape (2, 37): joints within their limits, the rest free."""
     limits = joint_limits(composition.usd(composition.robot.usd))
     joints = np.array([limits[name] for name in composition.robot.finger_joints]).T
@@ -142,7 +151,7 @@ def _limits(composition) -> np.ndarray:
     return np.concatenate([free, joints, joints], axis=1)
 
 
-def _close_step(composition, steps: int) -> int:
+def _close_step(composition: Composition, steps: int) -> int:
     """Control step at which the stage named ``grasp`` is one third over."""
     done, total = 0.0, composition.task.waypoint_count() - 1
     for stage in composition.task.oracle:
@@ -152,7 +161,7 @@ def _close_step(composition, steps: int) -> int:
     raise SystemExit(f"task {composition.task.name!r} has no oracle stage named 'grasp'")
 
 
-def _first_guess(composition, pitch: float | None) -> np.ndarray:
+def _first_guess(composition: Composition, pitch: float | None) -> np.ndarray:
     grasp, hand = composition.task.grasp, composition.task.initial_state.hand
     degrees = [np.mean(hand.roll_deg), np.mean(hand.pitch_deg) if pitch is None else pitch]
     postures = [a for posture in (grasp.open, grasp.close) for f in composition.robot.fingers for a in posture[f]]
@@ -166,7 +175,7 @@ def _neutral(limits: np.ndarray) -> np.ndarray:
     return np.concatenate([(0.03, 0, 0.09), np.clip(0, *limits[:, OPEN:CLOSE]), bent])
 
 
-def _as_yaml(composition, found: np.ndarray) -> dict:
+def _as_yaml(composition: Composition, found: np.ndarray) -> dict:
     postures = {}
     for posture, start in (("open", OPEN), ("close", CLOSE)):
         joints = iter(found[start : start + 16].tolist())

@@ -180,7 +180,7 @@ def test_settings_of_a_task_for_a_cpu_are_those_of_its_preset_and_of_no_other():
             "cpu.settings: env.commands.plan.treshold: unknown field 'treshold'. Did you mean",
         ),
         ("agent.actor.std", "unknown field 'std'"),
-        ("env.scene.num_envs.paper", "leads through presets"),
+        ("env.scene.num_envs.paper", "inside a preset"),
     ],
 )
 def test_settings_of_a_task_for_a_cpu_name_fields_that_exist(write_task, path, words):

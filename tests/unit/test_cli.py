@@ -268,7 +268,7 @@ def test_options_that_experiments_give_are_not_refused(name, capsys, monkeypatch
 
 def test_options_that_would_do_nothing_are_refused(capsys, tmp_path):
     message = error(capsys, "keypoints", "--task", "move_apple", "--votes", "3")
-    assert "--votes is for plans by perturbed, vlm; got the command keypoints." in message
+    assert "--votes is for plans by perturbed, vlm; `scaffoldlab keypoints` does not take it." in message
     deploy = (
         "deploy",
         "--task",

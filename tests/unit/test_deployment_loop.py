@@ -249,6 +249,7 @@ def test_loop_does_not_start_without_poses(parts):
         ({"joint_names": ["a"]}, "joints of the policy"),
         ({"keypoint_names": ["pear", "cutting board"]}, "keypoints of the policy"),
         ({"observation_terms": {"keypoint": 6}}, "unknown observation term 'keypoint'. Did you mean 'keypoints'"),
+        ({"observation_terms": {"plan_of": 6}}, "unknown observation term 'plan_of'"),
     ],
 )
 def test_policy_of_another_task_is_refused(parts, changes, words):

@@ -413,10 +413,10 @@ BAD_TASKS = {
         "success.displaced: can never hold: got a distance of 2 m",
         "allowed: less than 1.58 m",  # of 0.9 m by 1.3 m
     ),
-    "keypoints that keep their distance": (
+    "keypoints that stay the same distance apart": (
         set_at("success", "all", 0, "near", "keypoint", "cutting board"),
         "success.near: can never hold",
-        "keep their distance",
+        "stay the same distance apart",
     ),
     "upright thing that cannot move": (
         set_at("success", {"upright": {"body": "cutting_board"}}),

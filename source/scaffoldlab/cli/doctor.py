@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -120,7 +121,7 @@ def _rl_libraries() -> Finding:
 
 
 def _disk() -> Finding:
-    free = os.statvfs(".").f_bavail * os.statvfs(".").f_frsize / 2**30
+    free = shutil.disk_usage(".").free / 2**30
     state = "ok" if free > 2 else "broken"
     return Finding(state, f"{free:.0f} GB free here", "" if free > 2 else "free at least 2 GB for logs and reports")
 

@@ -4,8 +4,8 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from scaffoldlab.cli.common import add_simulation, add_task, quiet, task_name
-from scaffoldlab.cli.plan import add_vlm, make_planner, refuse_options
+from scaffoldlab.cli.common import add_simulation, add_task, quiet, refuse_option, task_name
+from scaffoldlab.cli.plan import PLANNER_OPTIONS, add_vlm, make_planner
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,9 @@ def run(args: argparse.Namespace) -> None:
     from scaffoldlab.plans.plan import Plan
     from scaffoldlab.specs.models import load_task
 
-    refuse_options(args, "keypoints", "the command")
+    for option, planners in PLANNER_OPTIONS.items():
+        plans = f"plans by {', '.join(planners)}"
+        refuse_option(args, option, f"{plans}; `scaffoldlab keypoints` does not take it. Leave it out.")
     composition = load_task(task_name(args.task))
     name = composition.task.name
     planner = make_planner(composition, args, args.ledger or args.out / f"{name}.ledger.jsonl")

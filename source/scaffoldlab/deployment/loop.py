@@ -280,7 +280,7 @@ class Deployment:
         parts = [
             observations.future_targets(self._env, self._offsets, self.metadata.relative_plan)
             if name == "future_plan"
-            else getattr(observations, name)(self._env)
+            else observations.TERMS[name](self._env)
             for name in self.metadata.observation_terms
         ]
         return torch.cat(parts, -1)[0].numpy()
@@ -377,10 +377,9 @@ def check_fit(composition: Composition, metadata: PolicyMetadata, plan: Plan | N
     for what, (got, expected) in pairs.items():
         if got != expected:
             raise ScaffoldError(f"deployment: {what}: got {got}; allowed: {expected}. Use the files of one task.")
-    known = [n for n, term in vars(observations).items() if getattr(term, "__module__", "") == observations.__name__]
     for name in metadata.observation_terms:
-        if name not in known:
-            raise unknown_name("observation term", name, known, "policy metadata")
+        if name not in observations.TERMS:
+            raise unknown_name("observation term", name, observations.TERMS, "policy metadata")
 
 
 def static_pose(composition: Composition, body: str) -> np.ndarray | None:

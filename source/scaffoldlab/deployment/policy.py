@@ -70,8 +70,8 @@ class PolicyMetadata(BaseModel):
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
             raise ScaffoldError(
-                f"{where}: metadata entry {field!r}: {first['msg'].lower()}; this is no policy of ours, or one of "
-                "another version. Export it again: scaffoldlab export --task TASK --checkpoint CHECKPOINT"
+                f"{where}: metadata entry {field!r}: {first['msg'].lower()}; not exported by ScaffoldLab, or by "
+                "another version of it. Export it again: scaffoldlab export --task TASK --checkpoint CHECKPOINT"
             ) from None
 
 

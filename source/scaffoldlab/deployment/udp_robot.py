@@ -65,7 +65,7 @@ class UdpRobot:
         while self.state() is None:
             if clock() > deadline:
                 self.close()
-                hint = f"; {self.malformed} packets came that were none" if self.malformed else ""
+                hint = f"; {self.malformed} packets arrived that were not joint states" if self.malformed else ""
                 hint += f"; the network says: {self._error.strerror or self._error}" if self._error else ""
                 raise ScaffoldError(
                     f"robot {address}: no joint state within {timeout:g} s{hint}. Is its server running, and does it "

@@ -14,6 +14,12 @@ OUTCOMES = ("success", "keypoint wrong", "tracking lost", "tracked but failed")
 REPLANNED = "deterministic, replanned"
 """Name of the policy under evaluation where plans are made again."""
 
+ZERO_ACTION = "zero action"
+"""Name of the baseline that follows the plan with an open hand."""
+
+TIMED_CLOSES = {f"timed close at {f:.2f}": f for f in (0.30, 0.35, 0.40, 0.45, 0.50)}
+"""Names of the baselines that close the fingers at a fixed time, and that fraction of the episode."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Episodes:

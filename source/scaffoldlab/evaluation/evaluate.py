@@ -12,19 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from scaffoldlab.errors import ScaffoldError
-from scaffoldlab.evaluation.episodes import OUTCOMES, REPLANNED, Episodes
+from scaffoldlab.evaluation.episodes import REPLANNED, TIMED_CLOSES, Episodes
 from scaffoldlab.evaluation.policies import load_policies
 from scaffoldlab.evaluation.report import plan_source, write_report
-from scaffoldlab.evaluation.rollout import TIMED_CLOSES, run_episodes, zero_action
-from scaffoldlab.evaluation.video import side_by_side, write_mp4
+from scaffoldlab.evaluation.rollout import BASELINES, run_episodes
+from scaffoldlab.evaluation.video import tiled, write_mp4
 from scaffoldlab.plans.draw import draw_plan
 from scaffoldlab.specs.models import load_task
 from scaffoldlab.tasks.rendering import add_camera, camera_of, take_pictures
 from scaffoldlab.tasks.simulation import make_cfg, open_cfg, physics_name
-from scaffoldlab.terms.observations import plan_of
 
 if TYPE_CHECKING:
     from isaaclab.envs import ManagerBasedRLEnv
@@ -80,7 +78,7 @@ class Evaluation:
             progress: Called with (stage, done, total).
         """
         say = progress or (lambda stage, done, total: None)
-        rows = (2 + 1 + len(TIMED_CLOSES)) * len(self.plans)
+        rows = (2 + len(BASELINES)) * len(self.plans)
         cfg = make_cfg(self.task, num_envs=rows, device=self.device, seed=self.seed, overrides=self.overrides)
         physics, device = physics_name(cfg), cfg.sim.device
         batches = math.ceil(rows / MOST_ENVS[device.split(":")[0]])
@@ -108,9 +106,7 @@ class Evaluation:
             "env_steps": sum(e.error.size for e in episodes),
             "wall_seconds": round(seconds, 1),
             "states_without_plan": states_without_plan(self.plans),
-            "best_timed_close_success_rate": max(
-                e.success_rate for e in episodes if e.policy.startswith("timed close")
-            ),
+            "best_timed_close_success_rate": max(e.success_rate for e in episodes if e.policy in TIMED_CLOSES),
             "training_env_steps": self.training[-1]["env_steps"] if self.training else None,
             "training_wall_seconds": round(self.training[-1]["wall_seconds"], 1) if self.training else None,
             "checkpoint": str(self.checkpoint),
@@ -126,7 +122,7 @@ class Evaluation:
                 "replanned_success_rate": again.success_rate,
                 "replanned_success_stderr": again.success_stderr,
             }
-        write_report(
+        return write_report(
             self.folder,
             instruction=load_task(self.task).task.instruction,
             metrics=metrics,
@@ -135,16 +131,12 @@ class Evaluation:
             plan_pictures=pictures,
             video=video,
         )
-        return metrics | {"success_rate": episodes[0].success_rate, "success_stderr": episodes[0].success_stderr,
-                          "sampled_success_rate": episodes[1].success_rate,
-                          "zero_action_success_rate": episodes[2].success_rate}  # fmt: skip
 
     def episodes(self, env: ManagerBasedRLEnv, on_step: Callable[[int, int], None] | None = None) -> list[Episodes]:
         """Deterministic and sampled policy, zero action and the timed closes, on the same states; and the policy with
         a planner that plans again, unless it needs pictures."""
         policies = self._policies(env)
-        baselines = {"zero action": zero_action, **TIMED_CLOSES}
-        episodes = run_episodes(env, self.plans, policies | baselines, trials=self.trials, on_step=on_step)
+        episodes = run_episodes(env, self.plans, policies | BASELINES, trials=self.trials, on_step=on_step)
         if self.replanner is not None and not self.replanner.planner.needs_image:
             episodes += self._replanned(env, policies["deterministic"], on_step)
         return episodes
@@ -168,7 +160,7 @@ class Evaluation:
             replanner.pictures = partial(take_pictures, env, camera_of(spec))
             yield env
 
-    def film(self, result: Episodes, on_frame: Callable[[int, int], None]) -> tuple[Path, dict[int, np.ndarray]]:
+    def film(self, result: Episodes, on_step: Callable[[int, int], None]) -> tuple[Path, dict[int, np.ndarray]]:
         """Films episodes again, failures first, and draws their plans.
 
         Returns:
@@ -184,37 +176,24 @@ class Evaluation:
         spec = composition.scene.camera
         add_camera(cfg, spec, size=VIDEO_SIDE)
         camera = camera_of(spec, size=VIDEO_SIDE)
-        with open_cfg(cfg, composition.task.env_id) as env, torch.inference_mode():
-            policy, plan = self._policies(env)["deterministic"], plan_of(env)
-            plan.lenient = True
-            plan.use(chosen)
-            plan.assign(torch.arange(len(chosen), device=env.device))
-            observations, _ = env.reset()
-            images = take_pictures(env, camera)
-            pictures = {n: draw_plan(i, p) for n, i, p in zip(numbers, images, chosen.plans, strict=True)}
-            frames = [[image.rgb] for image in images]
-            lost = torch.zeros(len(chosen), dtype=torch.bool, device=env.device)
-            for step in range(1, plan.steps):
-                observations, *_ = env.step(policy(observations, plan))  # type: ignore[arg-type]
-                lost |= plan.distance.error > plan.cfg.threshold
+        pictures: dict[int, np.ndarray] = {}
+        frames: list[list[np.ndarray]] = []
+        with open_cfg(cfg, composition.task.env_id) as env:
+
+            def shoot(step: int, steps: int) -> None:
                 if step % VIDEO_EVERY == 0:
-                    for film, image in zip(frames, take_pictures(env, camera), strict=True):
-                        film.append(image.rgb)
-                on_frame(step, plan.steps - 1)
-            success = plan.succeeded.cpu().numpy()
-            classes = [OUTCOMES[2] if was_lost else OUTCOMES[3] for was_lost in lost.tolist()]
-        films = [np.stack(film) for film in frames]
+                    images = take_pictures(env, camera)
+                    frames.append([image.rgb for image in images])
+                    if step == 0:
+                        drawn = (draw_plan(i, p) for i, p in zip(images, chosen.plans, strict=True))
+                        pictures.update(zip(numbers, drawn, strict=True))
+                on_step(step, steps)
+
+            policy = self._policies(env)["deterministic"]
+            (filmed,) = run_episodes(env, chosen, {"deterministic": policy}, on_step=shoot)
         path = self.folder / "episodes.mp4"
-        write_mp4(
-            side_by_side(
-                [f for f, s in zip(films, success, strict=True) if s],
-                [f for f, s in zip(films, success, strict=True) if not s],
-                failure_classes=[c for c, s in zip(classes, success, strict=True) if not s],
-                episodes=len(films),
-            ),
-            path,
-            fps=60 // VIDEO_EVERY,
-        )
+        clips = [np.stack(clip) for clip in zip(*frames, strict=True)]
+        write_mp4(tiled(clips, filmed), path, fps=60 // VIDEO_EVERY)
         return path, pictures
 
     def _policies(self, env: ManagerBasedRLEnv) -> dict[str, Policy]:

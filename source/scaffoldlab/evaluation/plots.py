@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scaffoldlab.evaluation.episodes import OUTCOMES, Episodes
+from scaffoldlab.evaluation.episodes import OUTCOMES, TIMED_CLOSES, ZERO_ACTION, Episodes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -160,12 +160,12 @@ def training_curve(training: Sequence[dict[str, Any]]) -> "Figure":
 
 def is_baseline(record: Episodes) -> bool:
     """Whether nothing was learned: the zero action and the timed closes."""
-    return record.policy == "zero action" or record.policy.startswith("timed close")
+    return record.policy in (ZERO_ACTION, *TIMED_CLOSES)
 
 
 def best_timed_close(episodes: Sequence[Episodes]) -> Episodes | None:
     """The timed close of the highest success rate, the baseline to beat."""
-    timed = [e for e in episodes if e.policy.startswith("timed close")]
+    timed = [e for e in episodes if e.policy in TIMED_CLOSES]
     return max(timed, key=lambda e: e.success_rate, default=None)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.evaluation import plots
-from scaffoldlab.evaluation.episodes import KEYPOINT_LIMIT, OUTCOMES, Episodes
+from scaffoldlab.evaluation.episodes import KEYPOINT_LIMIT, OUTCOMES, ZERO_ACTION, Episodes
 from scaffoldlab.files import write_atomic
 from scaffoldlab.templates import templates
 
@@ -36,11 +36,12 @@ METRICS = {
     "episodes": "episodes of the policy under evaluation",
     "success_rate": "its share of successful episodes",
     "success_stderr": "standard error of that, over initial states",
+    "sampled_success_rate": "success rate of the policy with sampled actions; null if it was not run",
     "zero_action_success_rate": "success rate of following the plan with an open hand; null if it was not run",
 }
-"""Keys of metrics.json. The last four are computed from the episodes."""
+"""Keys of metrics.json. The last five are computed from the episodes."""
 
-_MEASURED = ("episodes", "success_rate", "success_stderr", "zero_action_success_rate")
+_MEASURED = ("episodes", "success_rate", "success_stderr", "sampled_success_rate", "zero_action_success_rate")
 _SOURCES = {
     "oracle, perturbed": "written by the scripted oracle and made wrong on purpose; no model was asked",
     "oracle": "written by the scripted oracle, which reads the true state; no model was asked",
@@ -57,7 +58,7 @@ def write_report(
     training: Sequence[dict[str, Any]] | None = None,
     plan_pictures: Mapping[int, np.ndarray] | None = None,
     video: str | os.PathLike[str] | None = None,
-) -> None:
+) -> dict[str, Any]:
     """Writes the report of an evaluation; all of it or, on a full disk, nothing.
 
     - ``metrics.json``: ``metrics``, the measured keys of :data:`METRICS`, and ``policies``, which maps each policy to
@@ -78,6 +79,9 @@ def write_report(
         plan_pictures: Pictures of some plans by plan number, each of shape (H, W, 3), uint8.
         video: An mp4 file of episodes of the policy under evaluation.
 
+    Returns:
+        What is in ``metrics.json``.
+
     Raises:
         ScaffoldError: A metric is missing, there are no policies or two of one name, or a file cannot be read or
             written.
@@ -90,8 +94,9 @@ def write_report(
     if not policies or len(set(policies)) < len(policies):
         raise ScaffoldError(f"{folder}: a report needs at least one policy, each of its own name; got {policies}.")
     head = episodes[0]
-    zero = next((e.success_rate for e in episodes if e.policy == "zero action"), None)
-    measured = dict(zip(_MEASURED, (len(head.success), head.success_rate, head.success_stderr, zero), strict=True))
+    rates = {e.policy: e.success_rate for e in episodes}
+    numbers = len(head.success), head.success_rate, head.success_stderr, rates.get("sampled"), rates.get(ZERO_ACTION)
+    measured = dict(zip(_MEASURED, numbers, strict=True))
     given = {**metrics, **measured, "policies": {e.policy: e.summary() for e in episodes}}
     values: dict[str, Any] = _json({key: given[key] for key in METRICS} | given)
     figures = {
@@ -126,6 +131,7 @@ def write_report(
         raise ScaffoldError(f"{folder}: the report could not be moved into place ({error.strerror}).") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+    return values
 
 
 def plan_source(library: "PlanLibrary") -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from scaffoldlab.evaluation.episodes import Episodes
+from scaffoldlab.evaluation.episodes import TIMED_CLOSES, ZERO_ACTION, Episodes
 from scaffoldlab.terms.observations import plan_of
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def run_episodes(
         policies: Policies by name.
         trials: Episodes per plan and policy.
         replanner: Plans again where a plan is not followed; None keeps every plan to the end.
-        on_step: Called with (steps done, steps in all) for progress.
+        on_step: Called with (steps done, steps in all) at the start of each batch and after each control step.
 
     Returns:
         One record per policy, in order.
@@ -99,6 +99,8 @@ def _run_batch(
     observations, _ = env.reset()
     if replanner is not None:
         replanner.begin(plan, count)
+    if on_step:
+        on_step(0)
     rows = [(jobs[:, 0] == p).nonzero().flatten() for p in range(len(policies))]
     actions = torch.zeros(env.num_envs, env.action_manager.total_action_dim, device=env.device)
     errors = torch.zeros(count, plan.steps - 1, device=env.device)
@@ -135,5 +137,8 @@ def timed_close(fraction: float) -> Policy:
     return policy
 
 
-TIMED_CLOSES = {f"timed close at {f:.2f}": timed_close(f) for f in (0.30, 0.35, 0.40, 0.45, 0.50)}
-"""The timed closes that every evaluation runs; the best of them is the baseline to beat."""
+BASELINES: dict[str, Policy] = {
+    ZERO_ACTION: zero_action,
+    **{name: timed_close(fraction) for name, fraction in TIMED_CLOSES.items()},
+}
+"""What every evaluation runs beside the policy; the best timed close is the baseline to beat."""

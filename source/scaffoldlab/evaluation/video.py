@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from scaffoldlab.errors import ScaffoldError
+from scaffoldlab.evaluation.episodes import OUTCOMES, Episodes
 from scaffoldlab.evaluation.plots import THEME
 from scaffoldlab.files import write_atomic
 
@@ -19,6 +20,24 @@ _RED = "#f4595f"
 _GAP, _BAND, _BORDER, _BAR = 16, 36, 4, 10  # margin, caption, frame of a tile, time bar [px]
 
 type _Tile = tuple[np.ndarray, str, str]  # clip, caption, colour
+
+
+def tiled(clips: Sequence[np.ndarray], episodes: Episodes) -> Iterator[np.ndarray]:
+    """Tiles the clips of episodes as :func:`side_by_side` does, each failure under its class.
+
+    Args:
+        clips: One per episode, each of shape (T, H, W, 3), uint8.
+        episodes: What became of them.
+
+    Returns:
+        Frames, each of shape (height, width, 3), uint8.
+    """
+    return side_by_side(
+        [clip for clip, success in zip(clips, episodes.success, strict=True) if success],
+        [clip for clip, success in zip(clips, episodes.success, strict=True) if not success],
+        failure_classes=[OUTCOMES[outcome] for outcome in episodes.outcome[~episodes.success]],
+        episodes=len(clips),
+    )
 
 
 def side_by_side(

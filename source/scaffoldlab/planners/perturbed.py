@@ -160,21 +160,21 @@ class PerturbedPlanner(Planner):
         poses = body_poses(self._composition, request.state or self._initial(request))
         located_e, pixels = self._point(request, rng)
         # Every draw is made whether it is used or not, so that one setting leaves the errors of the others as they are.
-        strikes = rng.random(3) < (model.wrong_object, model.axis_flip, model.no_dwell)
+        wrong, flipped, hurried = rng.random(3) < (model.wrong_object, model.axis_flip, model.no_dwell)
         bodies = [k.body for k in request.keypoints]
         victim, flip = int(rng.integers(len(bodies))), list(AXIS_FLIPS)[rng.integers(len(AXIS_FLIPS))]
         noise = rng.normal(size=(max(request.waypoint_count - 1, 0), len(bodies) + 1, 3))
         offset = rng.normal(size=3)
-        if strikes[0]:
+        if wrong:
             body, point_e = self._elsewhere(bodies[victim], poses, rng)
             errors["wrong_object"] = {request.keypoints[victim].name: body}
             bodies[victim], located_e[victim] = body, point_e
             pixels[victim] = self.camera.project(point_e)
-        if strikes[2]:
+        if hurried:
             errors["no_dwell"] = True
-        waypoints = self._oracle(replace(request, keypoints_e=located_e), dwell=not strikes[2])
+        waypoints = self._oracle(replace(request, keypoints_e=located_e), dwell=not hurried)
         keypoints_e, hand_e = waypoints.keypoints_e.copy(), waypoints.hand_e.copy()
-        if strikes[1]:
+        if flipped:
             errors["axis_flip"] = flip
             keypoints_e, hand_e = (p[0] + (p - p[0]) @ AXIS_FLIPS[flip].T for p in (keypoints_e, hand_e))
         keypoints_e[1:] += model.waypoint_m * noise[:, 1:]

@@ -191,6 +191,8 @@ class VlmPlanner(Planner):
             )
             for number, ((request, image, sent), answer) in enumerate(zip(seen, answers, strict=True), 1):
                 try:
+                    if isinstance(answer, RejectedReply):
+                        raise answer
                     located[image_url(sent)] = self._lifted(request, image, answer)
                 except RejectedReply as error:
                     reasons += [f"Image {number}: {r}" if count > 1 else r for r in error.reasons]
@@ -211,13 +213,9 @@ class VlmPlanner(Planner):
         located, replies = self._query(replace(call, sample=sample), read)
         return {url: (points, [reply.share(len(located)) for reply in replies]) for url, points in located.items()}
 
-    def _lifted(
-        self, request: PlanRequest, image: RgbdImage, answer: np.ndarray | RejectedReply
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _lifted(self, request: PlanRequest, image: RgbdImage, fractions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pixels [px], shape (K, 2), and points in the env frame [m], shape (K, 3), of fractions of a picture."""
-        if isinstance(answer, RejectedReply):
-            raise answer
-        pixels = answer * (image.camera.width, image.camera.height)
+        pixels = fractions * (image.camera.width, image.camera.height)
         located_e, reasons = [], []
         for name, pixel in zip(request.keypoint_names, pixels, strict=True):
             try:
@@ -250,15 +248,15 @@ class VlmPlanner(Planner):
             return waypoints
 
         examples = self._examples(request) if self._examples else ()
+        rpy = request.hand_rpy[None] if turning else None
+        (start,) = relative(names, located_e[None], request.hand_e[None], rpy)
         text = prompt(
             "trajectory",
             names=(*names, "hand"),
             activity=request.activity,
             steps=request.steps,
             count=request.waypoint_count,
-            start=relative(names, located_e[None], request.hand_e[None], request.hand_rpy[None] if turning else None)[
-                0
-            ],
+            start=start,
             examples=[
                 relative(names, e.keypoints_e, e.hand_e, _orientation(e, request) if turning else None)
                 for e in examples

@@ -7,7 +7,14 @@ from functools import cache
 import numpy as np
 import torch
 from isaaclab.controllers import DifferentialIKController, DifferentialIKControllerCfg
-from isaaclab.utils.math import euler_xyz_from_quat, quat_apply, quat_conjugate, quat_from_euler_xyz, quat_mul
+from isaaclab.utils.math import (
+    euler_xyz_from_quat,
+    quat_apply,
+    quat_conjugate,
+    quat_error_magnitude,
+    quat_from_euler_xyz,
+    quat_mul,
+)
 
 from scaffoldlab.errors import ScaffoldError
 from scaffoldlab.geometry import quat_xyzw_from_rpy
@@ -84,13 +91,13 @@ class Arm:
             joints = joints + (target - joints).clamp(-SEARCH_STRIDE, SEARCH_STRIDE)
             point, now = self._point(joints, center)
             distance = (point - wrist[:, :3]).norm(dim=-1)
-            angle = 2 * (1 - (now * quat).sum(-1).abs()).clamp(min=0).mul(2).sqrt()
+            angle = quat_error_magnitude(now, quat)
             worst = int((distance + 0.1 * angle).argmax())
             if distance[worst] < 1e-4 and angle[worst] < 2e-3:
                 return joints
         raise ScaffoldError(
             f"the arm does not reach the hand pose {np.round(wrist[worst].tolist(), 3).tolist()} (hand point, then "
-            f"roll, pitch, yaw, env frame): it gets to {float(distance[worst]):.3f} m of it. Move the arm "
+            f"roll, pitch, yaw, env frame): it stops {float(distance[worst]):.3f} m away. Move the arm "
             "(`arm.position`, `arm.rest` of the robot file) or the task's `initial_state.hand`."
         )
 

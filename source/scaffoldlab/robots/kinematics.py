@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from isaaclab.utils.math import quat_apply, quat_mul
+from isaaclab.utils.math import combine_frame_transforms, quat_apply, subtract_frame_transforms
 
 from scaffoldlab.usd.reader import Joint, joints
 
@@ -49,7 +49,8 @@ class KinematicTree:
         self._device, self.bodies = device, list(bodies)
         self._base = self._tensor([0, 0, 0, 0, 0, 0, 1]) if base is None else base
         self._in_parent = self._tensor([j.in_parent for j in self._joints])
-        self._out_of_child = torch.stack([_inverse(self._tensor(j.in_child)) for j in self._joints])
+        in_child = self._tensor([j.in_child for j in self._joints])
+        self._out_of_child = torch.cat(subtract_frame_transforms(in_child[:, :3], in_child[:, 3:]), -1)  # the inverse
         self._axes = self._tensor([j.axis for j in self._joints])
         named = {joint.name: joint for joint in joints(path)}
         self.limits = self._tensor([named[name].limits for name in joint_names]).T
@@ -111,10 +112,4 @@ class KinematicTree:
 
 def _compose(outer: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
     """Pose of ``inner`` seen from the parent of ``outer``, xyz [m] + quat_xyzw, shapes (N, 7)."""
-    position = outer[:, :3] + quat_apply(outer[:, 3:], inner[:, :3])
-    return torch.cat([position, quat_mul(outer[:, 3:], inner[:, 3:])], -1)
-
-
-def _inverse(pose: torch.Tensor) -> torch.Tensor:
-    conjugate = pose[3:] * pose.new_tensor([-1, -1, -1, 1])
-    return torch.cat([-quat_apply(conjugate[None], pose[None, :3])[0], conjugate])
+    return torch.cat(combine_frame_transforms(outer[:, :3], outer[:, 3:], inner[:, :3], inner[:, 3:]), -1)

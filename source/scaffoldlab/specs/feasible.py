@@ -21,7 +21,7 @@ from scaffoldlab.specs.models import (
     Upright,
 )
 
-type Never = tuple[str, str] | None
+type Objection = tuple[str, str] | None
 """Why a condition can never hold, and what is allowed; None if it can."""
 
 SAMPLES = 121
@@ -39,8 +39,8 @@ def check_success(c: Composition, where: str) -> None:
     """
     for name, leaf in c.task.success.leaves():
         for check in CHECKS[type(leaf)]:
-            if never := check(c, leaf):
-                raise ScaffoldError(f"{where}.{name}: can never hold: {never[0]}; allowed: {never[1]}.")
+            if objection := check(c, leaf):
+                raise ScaffoldError(f"{where}.{name}: can never hold: {objection[0]}; allowed: {objection[1]}.")
     _check_together(c.task.success, where)
 
 
@@ -69,21 +69,24 @@ def _needed(condition: Condition) -> list[Leaf]:
 # --- checks ---------------------------------------------------------------------------------------------------------
 
 
-def _moves(c: Composition, leaf: Displaced | Swings | Upright) -> Never:
+def _moves(c: Composition, leaf: Displaced | Swings | Upright) -> Objection:
     body = leaf.body if isinstance(leaf, Upright) else _keypoint(c, leaf.keypoint).body
     return (f"{body!r} cannot move", "a body that moves") if _is_still(c, body) else None
 
 
-def _move_apart(c: Composition, leaf: Near | OnTop) -> Never:
+def _move_apart(c: Composition, leaf: Near | OnTop) -> Objection:
     names = (leaf.keypoint, leaf.to if isinstance(leaf, Near) else leaf.of)
     bodies = [_keypoint(c, name).body for name in names]
     together = len(set(bodies if isinstance(leaf, Near) else names)) == 1
     if together or all(_is_still(c, body) for body in bodies):
-        return f"{' and '.join(map(repr, names))} keep their distance", "keypoints that move against each other"
+        return (
+            f"{' and '.join(map(repr, names))} stay the same distance apart",
+            "keypoints that move against each other",
+        )
     return None
 
 
-def _near(c: Composition, leaf: Near) -> Never:
+def _near(c: Composition, leaf: Near) -> Objection:
     for name, other in ((leaf.keypoint, leaf.to), (leaf.to, leaf.keypoint)):
         positions = _positions(c, name)
         if positions is None or len(positions) > 1:
@@ -95,7 +98,7 @@ def _near(c: Composition, leaf: Near) -> Never:
     return None
 
 
-def _on_top(c: Composition, leaf: OnTop) -> Never:
+def _on_top(c: Composition, leaf: OnTop) -> Objection:
     upper, lower = _keypoint(c, leaf.keypoint), _keypoint(c, leaf.of)
     (low_a, high_a), (low_b, high_b) = (_heights(c, name) for name in (leaf.keypoint, leaf.of))
     low, high, limit = low_a - high_b, high_a - low_b, "the workspace or their joints keep them"
@@ -109,7 +112,7 @@ def _on_top(c: Composition, leaf: OnTop) -> Never:
     return f"{why} between {low:.3f} and {high:.3f} m", allowed
 
 
-def _joint_travels(c: Composition, leaf: JointBeyond | JointWithin) -> Never:
+def _joint_travels(c: Composition, leaf: JointBeyond | JointWithin) -> Objection:
     from scaffoldlab.usd.reader import joint_limits
 
     low, high = joint_limits(c.usd(c.scene.asset(leaf.asset, str(c.source)).usd))[leaf.joint]
@@ -121,7 +124,7 @@ def _joint_travels(c: Composition, leaf: JointBeyond | JointWithin) -> Never:
     return why, f"less than {furthest:.4g}" if beyond else f"more than {nearest:.4g}"
 
 
-def _upright(c: Composition, leaf: Upright) -> Never:
+def _upright(c: Composition, leaf: Upright) -> Objection:
     poses = _poses(c, leaf.body)
     if poses is None:
         return None
@@ -135,7 +138,7 @@ def _upright(c: Composition, leaf: Upright) -> Never:
     return f"{why} at least {nearest:.0f} deg from pointing up", allowed
 
 
-def _displaced(c: Composition, leaf: Displaced) -> Never:
+def _displaced(c: Composition, leaf: Displaced) -> Objection:
     positions, limit = _positions(c, leaf.keypoint), "its joint"
     if positions is None:
         positions, limit = np.array(c.scene.workspace), "the scene's workspace"
@@ -147,7 +150,7 @@ def _displaced(c: Composition, leaf: Displaced) -> Never:
     return f"{why} {furthest:.2f} m over ground", f"less than {furthest:.2f} m"
 
 
-def _swings(c: Composition, leaf: Swings) -> Never:
+def _swings(c: Composition, leaf: Swings) -> Objection:
     low, high = _heights(c, leaf.keypoint)
     if leaf.height <= high - low:
         return None
@@ -156,7 +159,7 @@ def _swings(c: Composition, leaf: Swings) -> Never:
     return why, f"up to {high - low:.2f} m" if high - low > 0.005 else "a keypoint that goes up and down"
 
 
-def _touching(c: Composition, leaf: Touching) -> Never:
+def _touching(c: Composition, leaf: Touching) -> Objection:
     if leaf.body == leaf.other:
         return f"got {leaf.body!r} twice", "two bodies"
     for body in (leaf.body, leaf.other):
@@ -165,7 +168,7 @@ def _touching(c: Composition, leaf: Touching) -> Never:
     return None
 
 
-CHECKS: dict[type, tuple[Callable[..., Never], ...]] = {
+CHECKS: dict[type, tuple[Callable[..., Objection], ...]] = {
     Near: (_move_apart, _near),
     OnTop: (_move_apart, _on_top),
     JointBeyond: (_joint_travels,),

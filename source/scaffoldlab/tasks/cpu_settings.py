@@ -34,7 +34,7 @@ def _fields(node: Any, name: str, where: str) -> dict[str, Any]:
     """The fields of a configuration, of which ``name`` has to be one."""
     fields = node if isinstance(node, dict) else vars(node)
     if isinstance(node, PresetCfg):
-        raise ScaffoldError(f"{where}: the way to {name!r} leads through presets. Name the field above it.")
+        raise ScaffoldError(f"{where}: {name!r} is inside a preset. Name the field above it.")
     if name not in fields:
         raise unknown_name("field", name, [n for n in fields if not n.startswith("_")], where)
     return fields

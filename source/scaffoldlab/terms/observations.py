@@ -5,7 +5,8 @@ They read the plan of an env and nothing else: on a robot the same functions rea
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from isaaclab.managers import ManagerTermBase, ObservationTermCfg
@@ -22,17 +23,17 @@ def plan_of(env: ManagerBasedRLEnv) -> PlanCommand:
 
 
 def joint_positions(env: ManagerBasedRLEnv) -> torch.Tensor:
-    """Wrist and finger joint positions [m, rad], shape (num_envs, 22)."""
+    """Wrist and finger joint positions [m, rad], shape (num_envs, J)."""
     return plan_of(env).robot.joint_pos
 
 
 def joint_velocities(env: ManagerBasedRLEnv) -> torch.Tensor:
-    """Wrist and finger joint velocities [m/s, rad/s], shape (num_envs, 22)."""
+    """Wrist and finger joint velocities [m/s, rad/s], shape (num_envs, J)."""
     return plan_of(env).robot.joint_vel
 
 
 def action_average(env: ManagerBasedRLEnv) -> torch.Tensor:
-    """Exponential average of the joint targets [m, rad], shape (num_envs, 22)."""
+    """Exponential average of the joint targets [m, rad], shape (num_envs, J)."""
     return plan_of(env).robot.target
 
 
@@ -82,3 +83,13 @@ def future_targets(env: ManagerBasedRLEnv, offsets: torch.Tensor, relative: bool
         keypoint_targets = keypoint_targets - plan.keypoints[:, None]
         wrist_targets = wrist_targets - plan.robot.wrist[:, None]
     return torch.cat([keypoint_targets.flatten(1), wrist_targets.flatten(1)], -1)
+
+
+TERMS: dict[str, Callable[..., Any]] = {
+    term.__name__: term
+    for term in (
+        joint_positions, joint_velocities, action_average, fingertip_poses, initial_keypoints, keypoints, wrist,
+        future_plan,
+    )
+}  # fmt: skip
+"""The terms by name, which is what an exported policy calls them by."""

@@ -1,6 +1,6 @@
 """Reading USD assets: bodies, joints, and points on their surface."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -41,7 +41,7 @@ def joints(path: Path) -> tuple[Joint, ...]:
     """All joints of an articulation, each after the one that its parent body hangs on."""
     stage = Usd.Stage.Open(str(path))
     waiting = [_joint(p) for p in Usd.PrimRange(stage.GetDefaultPrim()) if p.IsA(UsdPhysics.Joint)]
-    free = set(body_names(path)) - {joint.child for joint in waiting}
+    free = _free_bodies(path, waiting)
     ordered: list[Joint] = []
     while waiting:
         known = {"", *free, *(joint.child for joint in ordered)}
@@ -70,7 +70,7 @@ def is_fixed(path: Path) -> bool:
 
 def root_body(path: Path) -> str:
     """Body whose frame is the asset's: the one that the joint tree of a free asset starts at; empty if it is fixed."""
-    return next(iter(set(body_names(path)) - {joint.child for joint in joints(path)}), "")
+    return next(iter(_free_bodies(path, joints(path))), "")
 
 
 @cache
@@ -114,16 +114,10 @@ def visual_parts(path: Path, link: str = "") -> tuple[VisualPart, ...]:
         path: The asset.
         link: Body below the default prim, or empty for the whole asset.
     """
-    stage = Usd.Stage.Open(str(path))
-    body = stage.GetDefaultPrim()
-    if link:
-        body = body.GetChild(link)
-    cache = UsdGeom.XformCache()
     parts = []
-    for prim in Usd.PrimRange(body):
+    for prim, matrix in _prims(path, link):
         if prim.IsA(UsdGeom.Mesh) and UsdGeom.Imageable(prim).ComputePurpose() == UsdGeom.Tokens.default_:
             mesh = UsdGeom.Mesh(prim)
-            matrix = np.array(cache.ComputeRelativeTransform(prim, body)[0]).T
             vertices = np.asarray(mesh.GetPointsAttr().Get()) @ matrix[:3, :3].T + matrix[:3, 3]
             faces = np.asarray(mesh.GetFaceVertexIndicesAttr().Get()).reshape(-1, 3)
             uv = UsdGeom.PrimvarsAPI(mesh).GetPrimvar("st")
@@ -169,17 +163,11 @@ def collider_boxes(path: Path, link: str = "") -> list[tuple[np.ndarray, np.ndar
     Returns:
         Centre [m], shape (3,), axes as columns, shape (3, 3), and half sides [m], shape (3,), of each.
     """
-    stage = Usd.Stage.Open(str(path))
-    body = stage.GetDefaultPrim()
-    if link:
-        body = body.GetChild(link)
-    cache = UsdGeom.XformCache()
     boxes = []
-    for prim in Usd.PrimRange(body):
+    for prim, matrix in _prims(path, link):
         if prim.HasAPI(UsdPhysics.CollisionAPI):
             extent = UsdGeom.Boundable.ComputeExtentFromPlugins(UsdGeom.Boundable(prim), Usd.TimeCode.Default())
             low, high = np.asarray(extent, float)
-            matrix = np.array(cache.ComputeRelativeTransform(prim, body)[0]).T
             scale = np.linalg.norm(matrix[:3, :3], axis=0)
             center = matrix[:3, :3] @ ((low + high) / 2) + matrix[:3, 3]
             boxes.append((center, matrix[:3, :3] / scale, (high - low) / 2 * scale))
@@ -189,12 +177,11 @@ def collider_boxes(path: Path, link: str = "") -> list[tuple[np.ndarray, np.ndar
 @cache
 def collider_points(path: Path) -> np.ndarray:
     """Points whose convex hull is that of an asset's colliders, in its frame [m], shape (P, 3)."""
-    stage = Usd.Stage.Open(str(path))
-    root, cache, points = stage.GetDefaultPrim(), UsdGeom.XformCache(), []
-    for prim in Usd.PrimRange(root):
-        if prim.HasAPI(UsdPhysics.CollisionAPI):
-            matrix = np.array(cache.ComputeRelativeTransform(prim, root)[0]).T
-            points.append(_outline(prim) @ matrix[:3, :3].T + matrix[:3, 3])
+    points = [
+        _outline(prim) @ matrix[:3, :3].T + matrix[:3, 3]
+        for prim, matrix in _prims(path)
+        if prim.HasAPI(UsdPhysics.CollisionAPI)
+    ]
     return np.concatenate(points) if points else np.empty((0, 3))
 
 
@@ -224,8 +211,7 @@ def link_poses(path: Path, joint_positions: dict[str, float]) -> dict[str, np.nd
         joint_positions: Joint positions [m or rad]; joints not named are at zero.
     """
     chain = joints(path)
-    free = set(body_names(path)) - {joint.child for joint in chain}
-    matrices = dict.fromkeys(["", *free], np.eye(4))
+    matrices = dict.fromkeys(["", *_free_bodies(path, chain)], np.eye(4))
     for joint in chain:
         motion = _motion(joint, joint_positions.get(joint.name, 0.0))
         before, after = _matrix(joint.in_parent), _matrix(joint.in_child)
@@ -254,6 +240,22 @@ def joint_positions(path: Path, poses: Mapping[str, np.ndarray]) -> dict[str, fl
             found[joint.name] = float(np.clip(_position(joint, motion), *joint.limits))
         known[joint.child] = frame @ _motion(joint, found.get(joint.name, 0.0)) @ np.linalg.inv(out)
     return found
+
+
+def _free_bodies(path: Path, chain: Iterable[Joint]) -> set[str]:
+    """Bodies that hang on none of the joints of a chain."""
+    return set(body_names(path)) - {joint.child for joint in chain}
+
+
+def _prims(path: Path, link: str = "") -> Iterator[tuple[Usd.Prim, np.ndarray]]:
+    """Every prim of a body, or of the whole asset, and its transform into that body's frame, shape (4, 4)."""
+    stage = Usd.Stage.Open(str(path))  # prims do not outlive their stage
+    body = stage.GetDefaultPrim()
+    if link:
+        body = body.GetChild(link)
+    transforms = UsdGeom.XformCache()
+    for prim in Usd.PrimRange(body):
+        yield prim, np.array(transforms.ComputeRelativeTransform(prim, body)[0]).T
 
 
 def _joint(prim: Usd.Prim) -> Joint:
