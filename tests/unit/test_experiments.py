@@ -466,14 +466,15 @@ def test_table_shows_the_baselines_and_the_papers_numbers(result):
 
 
 def test_one_row_is_told_task_by_task_with_its_training(tmp_path):
-    spec = experiment(rows=[{"name": "ours"}], tasks=["move_apple", "hammer", "close_pliers"])
+    spec = experiment(rows=[{"name": "ours"}], tasks=["move_apple", "hammer", "close_pliers", "slide_box_arm"])
     made = run_grid(cells(spec, PROTOCOLS["quick"]), tmp_path, run=Maker())
     text = markdown(spec, "quick", PROTOCOLS["quick"], made)
     assert "| move_apple | 60 ± 10 | 20 | 50 | 1.5 | 90 |" in text
     assert "| hammer | 60 ± 10 | 20 | 50 | 1.5 | - |" in text
-    assert "10 minutes, or 20 (hammer, close_pliers) of training" in text
+    assert "10 minutes, or 20 (hammer, close_pliers, slide_box_arm) of training" in text
     assert "- on a CPU `env.curriculum.threshold.params.final_fraction=1` (hammer)" in text
     assert "`env.rewards.task_success.weight=2`, " in text
+    assert text.count("- on a CPU `") == 2  # the box on the arm has more minutes and nothing else
 
 
 def test_table_says_how_long_the_episodes_of_its_tasks_are(result):

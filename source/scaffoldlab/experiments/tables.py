@@ -127,8 +127,9 @@ def _differences(experiment: ExperimentSpec) -> list[str]:
     """What differs from the paper's set-up: everywhere, for these tasks, in this experiment."""
     tasks = [load_task(name).task for name in experiment.tasks]
     lengths = _named({task.name: f"{task.episode_steps}" for task in tasks})
+    of_tasks = {task.name: task.cpu.settings for task in tasks if task.cpu and task.cpu.settings}
     settings = _named(
-        {t.name: ", ".join(f"`{path}={value:g}`" for path, value in t.cpu.settings.items()) for t in tasks if t.cpu}
+        {name: ", ".join(f"`{path}={value:g}`" for path, value in s.items()) for name, s in of_tasks.items()}
     )
     return [
         *COMMON_DIFFERENCES,
